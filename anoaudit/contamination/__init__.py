@@ -1,0 +1,1 @@
+"""Mixing data sets: data in, data with a known share of anomalies out."""

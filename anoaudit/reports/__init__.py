@@ -1,0 +1,1 @@
+"""Score table → terminal, JSON, NDJSON, CSV, Parquet, Markdown. Derives everything from the table, computes no score."""
