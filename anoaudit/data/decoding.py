@@ -1,0 +1,99 @@
+"""The one way an image file becomes pixels, for fit and for score alike.
+
+EXIF orientation is applied, alpha is laid over white, 16-bit is scaled to 8, palette, grey and CMYK become RGB, and of an
+animation the first frame counts. Nothing is cropped: defects sit at borders too.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
+#: Restricting the formats keeps Pillow's rarely-used parsers (and Ghostscript) away from hostile files.
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 512 * 1024 * 1024
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # our own limit is lower and says more
+
+
+class UnreadableImageError(Exception):
+    """The file gives no pixels; the message is the reason shown in the score table."""
+
+
+def read_image(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Pixels of an image file, uint8[height, width, 3]. Raises UnreadableImageError with a reason."""
+    try:
+        size = path.stat().st_size
+        if size == 0:
+            raise UnreadableImageError("empty file (0 bytes)")
+        if size > MAX_BYTES:
+            raise UnreadableImageError(f"file too large ({size >> 20} MiB, limit {MAX_BYTES >> 20})")
+        data = path.read_bytes()
+    except PermissionError:
+        raise UnreadableImageError("permission denied") from None
+    except FileNotFoundError:
+        raise UnreadableImageError("file is gone, or a broken link") from None
+    except OSError as error:
+        raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from None
+    return decode(data, height, width)
+
+
+def decode(data: bytes, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Pixels of an encoded image, uint8[height, width, 3]. Raises UnreadableImageError with a reason."""
+    if not data:
+        raise UnreadableImageError("empty file (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableImageError(
+                    f"too many pixels: {image.width}×{image.height} (limit {MAX_PIXELS // 1_000_000} megapixels)"
+                )
+            # A JPEG decodes several times faster at a reduced scale; twice the target keeps the resize smooth.
+            image.draft("RGB", (2 * width, 2 * height))
+            upright = ImageOps.exif_transpose(image)
+            resized = _to_rgb(upright).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
+            return np.asarray(resized, dtype=np.uint8)
+    except UnreadableImageError:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableImageError("not an image, or a format that is not supported") from None
+    except Image.DecompressionBombError:
+        raise UnreadableImageError(f"too many pixels (limit {MAX_PIXELS // 1_000_000} megapixels)") from None
+    except MemoryError:
+        raise UnreadableImageError("too large for the memory") from None
+    except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
+        text = str(error) or type(error).__name__
+        if "truncated" in text.lower() or isinstance(error, EOFError):
+            raise UnreadableImageError("truncated image") from None
+        raise UnreadableImageError(f"damaged image: {' '.join(text.split())[:120]}") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode to RGB by a fixed rule (never by the picture's own range, so that scores stay comparable)."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _deep_to_rgb(image)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _deep_to_rgb(image: Image.Image) -> Image.Image:
+    """16- and 32-bit greys: integers are taken as 16 bits deep, floats as 0..1 (or 0..255 where they exceed 1)."""
+    pixels = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=65535.0, neginf=0.0)
+    if image.mode == "F":
+        scaled = pixels * 255.0 if pixels.max() <= 1.0 else pixels
+    else:
+        scaled = pixels / 257.0
+    grey = Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+    return grey.convert("RGB")

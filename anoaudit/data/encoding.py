@@ -1,0 +1,202 @@
+"""Columns to numbers by rules: decided once on the training data, kept in the manifest, applied unchanged at score.
+
+numeric → float64 · boolean → 0/1 · date-times → seconds · text of few values → a code, with one code of its own for values
+never seen. Missing and infinite values stay as they are here: the model's graph imputes them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from anoaudit.data.items import ColumnRule, TableSpec
+from anoaudit.errors import AuditError, UsageError
+
+MAX_CATEGORIES = 64
+PARSED_SHARE = 0.95  # a text column is numeric (or dates) when this share of its values parses; the rest are unreadable rows
+IDENTIFIER_NAME = re.compile(r"(^|[_\W])(id|uuid|guid|key|index|rowid|row_id|idx)$", re.IGNORECASE)
+DATE_FORMATS = (
+    "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M",
+    "%Y/%m/%d %H:%M:%S", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%d/%m/%Y %H:%M:%S", "%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y",
+)  # fmt: skip
+TRUE, FALSE = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
+
+
+def infer_spec(sample: pl.DataFrame, columns: Sequence[str] | None, exclude: Sequence[str]) -> TableSpec:
+    """Rules for the feature columns of `sample` (raw rows), and why the others are dropped.
+
+    `columns` names the features explicitly (then identifiers among them are kept); `exclude` names columns that are not.
+    Raises UsageError for unknown names and AuditError when no usable column is left.
+    """
+    for name in [*(columns or ()), *exclude]:
+        if name not in sample.columns:
+            raise UsageError(f"there is no column {name!r}", f"the data's columns are {', '.join(sample.columns[:12])}")
+    rules, dropped = [], {}
+    for name in sample.columns:
+        if name in exclude or (columns is not None and name not in columns):
+            dropped[name] = "excluded"
+            continue
+        found = _rule(sample[name], asked=columns is not None)
+        if isinstance(found, str):
+            dropped[name] = found
+        else:
+            rules.append(found)
+    if not rules:
+        reasons = "; ".join(f"{name}: {why}" for name, why in list(dropped.items())[:4])
+        raise AuditError(f"no usable column: {reasons or 'the table has none'}", "name features with --columns, or add some")
+    return TableSpec(columns=tuple(rules), dropped=dropped)
+
+
+def _rule(values: pl.Series, asked: bool) -> ColumnRule | str:
+    """The rule of one column, or why it is dropped."""
+    present = values.drop_nulls()
+    if present.len() == 0:
+        return "all values missing"
+    if isinstance(values.dtype, pl.List | pl.Array | pl.Struct) or values.dtype in (pl.Object, pl.Binary):
+        return f"nested or binary ({values.dtype})"
+    distinct = present.n_unique()
+    if distinct == 1:
+        return "constant"
+    if values.dtype.is_numeric():
+        if values.dtype.is_integer() and not asked:
+            span = int(present.max()) - int(present.min()) + 1  # type: ignore[arg-type]
+            unique = distinct == present.len() and distinct >= 20
+            if unique and (span == distinct or IDENTIFIER_NAME.search(values.name)):
+                return "identifier (every value once)"
+        finite = present.cast(pl.Float64).filter(present.cast(pl.Float64).is_finite())
+        return "constant" if finite.n_unique() < 2 else _numeric(values, "numeric", "")
+    if values.dtype == pl.Boolean:
+        return _numeric(values, "boolean", "")
+    if values.dtype.is_temporal():
+        return _numeric(values, "datetime", "")
+    return _text_rule(values.cast(pl.String), distinct, asked)
+
+
+def _text_rule(values: pl.Series, distinct: int, asked: bool) -> ColumnRule | str:
+    present = values.drop_nulls()
+    if present.str.to_lowercase().is_in([*TRUE, *FALSE]).all():
+        return _numeric(values, "boolean", "")
+    numbers = present.cast(pl.Float64, strict=False)
+    if numbers.is_not_null().mean() >= PARSED_SHARE:  # type: ignore[operator]
+        finite = numbers.drop_nulls().filter(numbers.drop_nulls().is_finite())
+        if finite.n_unique() < 2:
+            return "constant"
+        integers = finite.len() == numbers.len() and bool((finite == finite.floor()).all())
+        if integers and not asked and distinct == present.len() and distinct >= 20:
+            span = float(finite.max()) - float(finite.min()) + 1  # type: ignore[arg-type]
+            if span == distinct or IDENTIFIER_NAME.search(values.name):
+                return "identifier (every value once)"
+        return _numeric(values, "numeric", "")
+    for form in DATE_FORMATS:
+        if _dates(present, form).is_not_null().mean() >= PARSED_SHARE:  # type: ignore[operator]
+            return _numeric(values, "datetime", form)
+    if distinct == present.len() and distinct >= 20:
+        return "identifier (every value once)"
+    if distinct > MAX_CATEGORIES:
+        return f"text with {distinct} different values (at most {MAX_CATEGORIES} make a category)"
+    counts = present.value_counts().sort(values.name)
+    n = values.len()
+    frequencies = [count / n for count in counts["count"].to_list()] + [values.null_count() / n]
+    return ColumnRule(
+        name=values.name, kind="categorical", categories=tuple(counts[values.name].to_list()), frequencies=tuple(frequencies)
+    )
+
+
+def _numeric(values: pl.Series, kind: str, form: str) -> ColumnRule:
+    rule = ColumnRule(name=values.name, kind=kind, format=form)  # type: ignore[arg-type]
+    numbers, _ = _encode(values, rule)
+    finite = numbers[np.isfinite(numbers)]
+    median = float(np.median(finite))
+    mad = float(np.median(np.abs(finite - median))) * 1.4826
+    if mad == 0.0:  # more than half the values are equal: the mean deviation still has a scale
+        mad = float(np.mean(np.abs(finite - median))) * 1.2533
+    return ColumnRule(name=values.name, kind=rule.kind, format=form, median=median, mad=mad)
+
+
+def encode(frame: pl.DataFrame, spec: TableSpec) -> tuple[npt.NDArray[np.float64], list[str | None]]:
+    """float64[B, D] and, per row, why it could not be read (else None). NaN is missing; a category is its code.
+
+    Raises AuditError when a column is missing or is of another type than at fit.
+    """
+    reasons: list[str | None] = [None] * frame.height
+    out = np.empty((frame.height, len(spec.columns)), dtype=np.float64)
+    for j, rule in enumerate(spec.columns):
+        if rule.name not in frame.columns:
+            raise AuditError(
+                f"column {rule.name!r} is missing; the model needs it", f"the data's columns are {', '.join(frame.columns[:12])}"
+            )
+        out[:, j], bad = _encode(frame[rule.name], rule)
+        for i in bad:
+            if reasons[i] is None:
+                shown = str(frame[rule.name][i])[:40]
+                reasons[i] = f"column {rule.name!r}: {shown!r} is not {_NOUNS[rule.kind]}"
+    return out, reasons
+
+
+_NOUNS = {"numeric": "a number", "boolean": "true or false", "datetime": "a date", "categorical": "text"}
+
+
+def _encode(values: pl.Series, rule: ColumnRule) -> tuple[npt.NDArray[np.float64], list[int]]:
+    """One column to float64[B], and the rows whose value does not parse."""
+    text = values.dtype == pl.String or values.dtype in (pl.Categorical, pl.Enum)
+    if rule.kind == "categorical":
+        if not text and values.dtype != pl.Null and (values.dtype.is_nested() or values.dtype == pl.Binary):
+            raise _wrong_type(values, rule)
+        codes = {name: float(code) for code, name in enumerate(rule.categories)}
+        known = values.cast(pl.String).replace_strict(codes, default=float(len(codes)), return_dtype=pl.Float64)
+        return known.set(values.is_null(), None).to_numpy().astype(np.float64), []
+    if values.dtype == pl.Null:
+        return np.full(values.len(), np.nan), []
+    if text:
+        numbers = _parse_text(values.cast(pl.String), rule)
+        bad = (numbers.is_null() & values.is_not_null()).arg_true().to_list()
+        if bad and len(bad) == values.len() - values.null_count() and len(bad) >= 10:
+            raise _wrong_type(values, rule)
+        return numbers.to_numpy().astype(np.float64), bad
+    if rule.kind == "datetime" and values.dtype.is_temporal():
+        return _seconds(values), []
+    if rule.kind in ("numeric", "boolean") and (values.dtype.is_numeric() or values.dtype == pl.Boolean):
+        return values.cast(pl.Float64).to_numpy().astype(np.float64), []
+    raise _wrong_type(values, rule)
+
+
+def _parse_text(values: pl.Series, rule: ColumnRule) -> pl.Series:
+    if rule.kind == "numeric":
+        return values.str.strip_chars().cast(pl.Float64, strict=False)
+    if rule.kind == "boolean":
+        table = {**dict.fromkeys(TRUE, 1.0), **dict.fromkeys(FALSE, 0.0), "1": 1.0, "0": 0.0}
+        return values.str.to_lowercase().replace_strict(table, default=None, return_dtype=pl.Float64)
+    dates = _dates(values, rule.format or DATE_FORMATS[2])
+    return pl.Series(_seconds(dates)).fill_nan(None)
+
+
+def _dates(values: pl.Series, form: str) -> pl.Series:
+    try:
+        if any(part in form for part in ("%H", "%S")):
+            dates = values.str.to_datetime(form, strict=False, time_unit="us")
+            return dates.dt.replace_time_zone(None) if "%z" in form else dates
+        return values.str.to_date(form, strict=False).cast(pl.Datetime("us"))
+    except pl.exceptions.PolarsError:
+        return pl.Series(values.name, [None] * values.len(), dtype=pl.Datetime("us"))
+
+
+def _seconds(values: pl.Series) -> npt.NDArray[np.float64]:
+    """Date-times as seconds since 1970 (UTC), times and durations as seconds; null is NaN."""
+    if values.dtype == pl.Time:
+        ticks, scale = values.to_physical().cast(pl.Float64), 1e9
+    elif values.dtype == pl.Date:
+        ticks, scale = values.to_physical().cast(pl.Float64), 1 / 86400
+    else:
+        unit = getattr(values.dtype, "time_unit", "us")
+        ticks, scale = values.to_physical().cast(pl.Float64), {"ns": 1e9, "us": 1e6, "ms": 1e3}[unit]
+    return ticks.to_numpy().astype(np.float64) / scale
+
+
+def _wrong_type(values: pl.Series, rule: ColumnRule) -> AuditError:
+    return AuditError(
+        f"column {rule.name!r} is {values.dtype} here, but {rule.kind} in the model", "convert the column, or fit a new model"
+    )

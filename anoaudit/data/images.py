@@ -1,0 +1,146 @@
+"""Image folders: every file with an image suffix, in sub-folders too, is one item; a sub-folder is its group."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from anoaudit.data.decoding import SUFFIXES, UnreadableImageError, read_image
+from anoaudit.data.items import UNLABELLED, Chunk, ImageSpec, InputSpec, Kind
+from anoaudit.data.labels import Labels
+
+Decoded = npt.NDArray[np.uint8] | str  # pixels, or the reason why there are none
+
+
+def scan(root: Path, suffixes: frozenset[str]) -> tuple[list[Path], int]:
+    """Files below `root` with one of the suffixes, sorted, and how many other visible files there are.
+
+    Hidden files and folders are passed over. Links are followed; a folder reached a second time (a loop, or two links to it) is not entered again.
+    """
+    found: list[Path] = []
+    ignored = 0
+    entered: set[tuple[int, int]] = set()
+    for folder, names, files in os.walk(root, followlinks=True):
+        info = os.stat(folder)
+        if (info.st_dev, info.st_ino) in entered:
+            names.clear()
+            continue
+        entered.add((info.st_dev, info.st_ino))
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        for file in files:
+            if file.startswith("."):
+                continue
+            if os.path.splitext(file)[1].lower() in suffixes:
+                found.append(Path(folder, file))
+            else:
+                ignored += 1
+    return sorted(found), ignored
+
+
+def item_id(path: Path, root: Path) -> str:
+    """POSIX path relative to the root; bytes that are not UTF-8 are shown as escapes."""
+    relative = path.relative_to(root).as_posix() if path != root else path.name
+    return os.fsencode(relative).decode("utf-8", "backslashreplace")
+
+
+class ImageFolder:
+    """A list of image files as items."""
+
+    kind: Kind = "images"
+
+    def __init__(
+        self, root: Path, paths: Sequence[Path], ignored: int = 0, truth: Labels | None = None, labels: Labels | None = None
+    ) -> None:
+        self.root = root
+        self.paths = list(paths)
+        self.source = str(root)
+        self.name = root.resolve().name
+        self.ignored = ignored
+        self.ids = [item_id(path, root) for path in self.paths]
+        self._truth, self._labels = truth, labels
+        known = set(self.ids)
+        for given in (truth, labels):
+            if given is not None:
+                given.translate(root, known)
+                given.of(self.ids)
+                given.require_match()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def chunks(self, spec: InputSpec, size: int, only: npt.NDArray[np.bool_] | None = None) -> Iterator[Chunk]:
+        """See Dataset. Threads decode up to two chunks ahead while the caller works on the last one."""
+        assert isinstance(spec, ImageSpec)
+        wanted = np.arange(len(self)) if only is None else np.flatnonzero(only)
+        starts = range(0, len(wanted), size)
+        with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="decode") as pool:
+            ahead: deque[tuple[npt.NDArray[np.intp], list[Future[Decoded]]]] = deque()
+            try:
+                for start in starts:
+                    indices = wanted[start : start + size]
+                    ahead.append((indices, [pool.submit(_decode, self.paths[i], spec) for i in indices]))
+                    if len(ahead) > 2:
+                        yield self._collect(*ahead.popleft(), spec)
+                while ahead:
+                    yield self._collect(*ahead.popleft(), spec)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _collect(self, indices: npt.NDArray[np.intp], futures: list[Future[Decoded]], spec: ImageSpec) -> Chunk:
+        results = [future.result() for future in futures]
+        pixels = [result for result in results if not isinstance(result, str)]
+        ids = [self.ids[i] for i in indices]
+        nothing = np.full(len(ids), UNLABELLED, dtype=np.int8)
+        return Chunk(
+            start=int(indices[0]),
+            ids=ids,
+            groups=[group_of(item) for item in ids],
+            reasons=[result if isinstance(result, str) else None for result in results],
+            values=np.stack(pixels) if pixels else np.empty((0, spec.height, spec.width, 3), dtype=np.uint8),
+            truth=self._truth.of(ids) if self._truth else nothing,
+            labels=self._labels.of(ids) if self._labels else nothing,
+        )
+
+    def outline(self) -> str:
+        """See Dataset."""
+        digest = hashlib.sha256()
+        for item, path in zip(self.ids, self.paths, strict=True):
+            digest.update(f"{item}\0{path.stat().st_size if path.exists() else -1}\0".encode())
+        return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """See Dataset."""
+        digest = hashlib.sha256()
+        for item, path in zip(self.ids, self.paths, strict=True):
+            digest.update(item.encode() + b"\0")
+            try:
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError:
+                digest.update(b"unreadable")
+        return digest.hexdigest()
+
+
+def group_of(item: str) -> str | None:
+    """The sub-folder of an id, null at the top level."""
+    parent = PurePosixPath(item).parent.as_posix()
+    return None if parent == "." else parent
+
+
+def image_paths(root: Path) -> tuple[list[Path], int]:
+    """Image files below a folder, and how many other files there are."""
+    return scan(root, SUFFIXES)
+
+
+def _decode(path: Path, spec: ImageSpec) -> Decoded:
+    try:
+        return read_image(path, spec.height, spec.width)
+    except UnreadableImageError as error:
+        return str(error)

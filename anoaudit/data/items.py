@@ -1,0 +1,135 @@
+"""The currency of the house: chunks of items. Whatever the input, one input is one item, readable or with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+UNLABELLED = -1  #: in label and truth arrays: nothing known
+Kind = Literal["images", "table"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive items of a dataset.
+
+    `values` holds the readable items only, in order: float64[R, D] for tables (NaN is missing, categories are codes) and
+    uint8[R, H, W, 3] for images. `truth` and `labels` are int8[B] with -1 for null.
+    """
+
+    start: int
+    ids: list[str]
+    groups: list[str | None]
+    reasons: list[str | None]
+    values: npt.NDArray[Any]
+    truth: npt.NDArray[np.int8]
+    labels: npt.NDArray[np.int8]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def readable(self) -> npt.NDArray[np.bool_]:
+        """bool[B]: which of the items stand in `values`."""
+        return np.array([reason is None for reason in self.reasons], dtype=bool)
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How images enter a model: the whole picture resized, uint8 RGB."""
+
+    height: int
+    width: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's `input`."""
+        return {"kind": "images", "height": self.height, "width": self.width, "resize": "bilinear, whole image, no crop"}
+
+
+@dataclass(frozen=True)
+class ColumnRule:
+    """How one column becomes one float64: decided at fit, kept in the manifest, applied unchanged at score."""
+
+    name: str
+    kind: Literal["numeric", "boolean", "datetime", "categorical"]
+    categories: tuple[str, ...] = ()  # code = index; an unseen category has the code len(categories)
+    format: str = ""  # of date-times that are text
+    median: float = 0.0  # of the training rows, for `why`
+    mad: float = 0.0  # median absolute deviation × 1.4826, for `why`
+    frequencies: tuple[float, ...] = ()  # of the categories, then of missing, for `why` and for scaling
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; empty fields are left out."""
+        values: dict[str, Any] = {"name": self.name, "kind": self.kind, "median": self.median, "mad": self.mad}
+        if self.kind == "categorical":
+            values["categories"] = list(self.categories)
+            values["frequencies"] = list(self.frequencies)
+        if self.format:
+            values["format"] = self.format
+        return values
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ColumnRule:
+        """The inverse of `to_json`."""
+        return cls(
+            name=values["name"],
+            kind=values["kind"],
+            categories=tuple(values.get("categories", ())),
+            format=values.get("format", ""),
+            median=float(values.get("median", 0.0)),
+            mad=float(values.get("mad", 0.0)),
+            frequencies=tuple(values.get("frequencies", ())),
+        )
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """How rows enter a model: one float64 a column, in this order."""
+
+    columns: tuple[ColumnRule, ...]
+    dropped: dict[str, str] = field(default_factory=dict)  # name → why it is no feature
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's `input`."""
+        return {"kind": "table", "columns": [rule.to_json() for rule in self.columns], "dropped": dict(self.dropped)}
+
+
+InputSpec = ImageSpec | TableSpec
+
+
+def spec_from_json(values: dict[str, Any]) -> InputSpec:
+    """Read the manifest's `input`. Raises KeyError, TypeError or ValueError when it is malformed."""
+    if values["kind"] == "images":
+        return ImageSpec(height=int(values["height"]), width=int(values["width"]))
+    return TableSpec(
+        columns=tuple(ColumnRule.from_json(rule) for rule in values["columns"]), dropped=dict(values.get("dropped", {}))
+    )
+
+
+class Dataset(Protocol):
+    """Items from one source. `chunks` may be walked any number of times and always gives the same items in the same order."""
+
+    kind: Kind
+    source: str
+    name: str
+    ignored: int
+
+    def __len__(self) -> int: ...
+
+    def chunks(
+        self, spec: InputSpec, size: int, only: npt.NDArray[np.bool_] | None = None
+    ) -> Iterator[Chunk]:
+        """Chunks of at most `size` items; with `only` (bool[N]), just the items that it marks."""
+        ...
+
+    def outline(self) -> str:
+        """A hash of names and sizes: cheap, tells whether `--resume` still sees the same data."""
+        ...
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the items' names and bytes."""
+        ...

@@ -1,0 +1,116 @@
+"""Truth (for evaluation) and labels (supervision): the same values from a column or a file, joined on the item's id.
+
+1 is an anomaly, 0 is normal, null is unknown. `true` and `false` are read as 1 and 0. Anything else is refused, because a
+misread label is worse than none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from anoaudit.data.items import UNLABELLED
+from anoaudit.errors import UsageError
+
+VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+ID_COLUMNS, LABEL_COLUMNS = ("id", "path"), ("label", "anomaly")
+
+
+def parse(values: pl.Series, where: str) -> npt.NDArray[np.int8]:
+    """int8[N] of 1, 0 and -1 (null). `where` names the column in the error. Raises UsageError on any other value."""
+    text = values.cast(pl.String, strict=False).str.strip_chars().str.to_lowercase()
+    text = text.set(text == "", None)
+    distinct = text.drop_nulls().unique().to_list()
+    bad = sorted(value for value in distinct if value not in VALUES)
+    if bad:
+        raise UsageError(
+            f"{where} holds {bad[0]!r}; labels are 1 (anomaly), 0 (normal) or empty",
+            "write labels as 0/1 or true/false; name another column with FILE:COLUMN",
+        )
+    return text.replace_strict(VALUES, default=UNLABELLED, return_dtype=pl.Int8).fill_null(UNLABELLED).to_numpy()
+
+
+class Labels:
+    """Labels of one source. Exactly one of `column` (a column of the data) and `by_id` (a file's rows) is set."""
+
+    def __init__(self, spec: str, column: str | None = None, by_id: dict[str, int] | None = None) -> None:
+        self.spec = spec
+        self.column = column
+        self.by_id = by_id or {}
+        self._used = 0
+
+    def of(self, ids: Sequence[str], frame: pl.DataFrame | None = None) -> npt.NDArray[np.int8]:
+        """int8[B] for these items; `frame` holds the rows when the labels are a column."""
+        if self.column is not None:
+            assert frame is not None
+            return parse(frame[self.column], f"column {self.column!r}")
+        found = [self.by_id.get(item, UNLABELLED) for item in ids]
+        self._used += sum(item in self.by_id for item in ids)
+        return np.array(found, dtype=np.int8)
+
+    def require_match(self) -> None:
+        """After a whole pass over the data: raise UsageError when not one id was found."""
+        if self.column is None and self._used == 0:
+            example = next(iter(self.by_id), "")
+            raise UsageError(
+                f"none of the {len(self.by_id)} ids in {self.spec} is in the data (the first is {example!r})",
+                "ids are paths relative to DATA, values of --id-column, or row numbers from 0",
+            )
+
+    def translate(self, root: Path, ids: Iterable[str]) -> None:
+        """Read the file's paths as relative to the file's own folder where they match nothing relative to DATA."""
+        if self.column is not None or any(item in self.by_id for item in ids):
+            return
+        folder = _split(self.spec)[0].resolve().parent
+        moved = {os.path.relpath(folder / key, root.resolve()).replace(os.sep, "/"): v for key, v in self.by_id.items()}
+        if any(item in moved for item in ids):
+            self.by_id = moved
+
+
+def open_labels(spec: str, columns: Sequence[str] = ()) -> Labels:
+    """`COLUMN` or `FILE[:COLUMN]`; a column of the data wins over a file of that name. Raises UsageError."""
+    if spec in columns:
+        return Labels(spec, column=spec)
+    path, column = _split(spec)
+    if not path.is_file():
+        known = f"the data's columns are {', '.join(columns[:8])}" if columns else "give a CSV or Parquet file"
+        raise UsageError(f"{spec!r} is neither a column of the data nor a file", known)
+    frame = _read(path)
+    key = next((name for name in ID_COLUMNS if name in frame.columns), None)
+    if key is None:
+        raise UsageError(f"{path} has no column 'id' or 'path' to join on", f"its columns are {', '.join(frame.columns[:8])}")
+    name = column or next((name for name in LABEL_COLUMNS if name in frame.columns), None)
+    if name is None or name not in frame.columns:
+        raise UsageError(
+            f"{path} has no column {column or 'label'!r}", f"its columns are {', '.join(frame.columns[:8])}; give {path}:COLUMN"
+        )
+    values = parse(frame[name], f"{path}, column {name!r}")
+    by_id: dict[str, int] = {}
+    for item, value in zip(frame[key].cast(pl.String).to_list(), values.tolist(), strict=True):
+        if item is None:
+            raise UsageError(f"{path} has a row without {key!r}", "every label needs the id of its item")
+        if by_id.setdefault(item, value) != value:
+            raise UsageError(f"{path} labels {item!r} twice, differently", "keep one label an item")
+    return Labels(spec, by_id=by_id)
+
+
+def _split(spec: str) -> tuple[Path, str | None]:
+    """`FILE:COLUMN` → (file, column); a file whose own name has a colon is tried first."""
+    if Path(spec).is_file() or ":" not in spec:
+        return Path(spec), None
+    file, _, column = spec.rpartition(":")
+    return Path(file), column
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pl.read_parquet(path)
+        return pl.read_csv(path, infer_schema=False, encoding="utf8-lossy")
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UsageError(f"{path} cannot be read as labels: {str(error).splitlines()[0]}", "give CSV or Parquet") from error

@@ -1,0 +1,182 @@
+"""Tables: every row of the Parquet or CSV files is one item; several files are one table, their names the groups."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from anoaudit.data.encoding import encode, infer_spec
+from anoaudit.data.items import UNLABELLED, Chunk, InputSpec, Kind, TableSpec
+from anoaudit.data.labels import Labels, open_labels
+from anoaudit.data.rows import RawRows, columns_of, read_rows
+from anoaudit.errors import AuditError, UsageError
+
+SCAN_ROWS = 50_000
+SAMPLE_ROWS = 200_000  # rules and statistics come from a uniform sample of at most so many rows
+
+
+@dataclass(frozen=True)
+class ColumnOptions:
+    """Which columns are features (`--columns`, `--exclude`) and which one names the items (`--id-column`)."""
+
+    columns: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    id_column: str | None = None
+
+
+class TableFiles:
+    """One table in one or more files of the same columns."""
+
+    kind: Kind = "table"
+
+    def __init__(
+        self,
+        source: str,
+        root: Path,
+        files: Sequence[Path],
+        options: ColumnOptions,
+        truth: str | None = None,
+        labels: str | None = None,
+        ignored: int = 0,
+    ) -> None:
+        self.source, self.root, self.files = source, root, list(files)
+        self.name = root.stem if root.is_file() or len(self.files) == 1 else root.resolve().name
+        self.ignored = ignored
+        self.options = options
+        self.columns = columns_of(self.files[0])
+        self._check_columns()
+        self.truth = open_labels(truth, self.columns) if truth else None
+        self.labels = open_labels(labels, self.columns) if labels else None
+        self._rows: int | None = None
+
+    def _check_columns(self) -> None:
+        for file in self.files[1:]:
+            other = columns_of(file)
+            if set(other) != set(self.columns):
+                odd = sorted(set(other) ^ set(self.columns))[0]
+                raise AuditError(f"{file} and {self.files[0]} differ in column {odd!r}", "audit files of the same columns together")
+        wanted = self.options.id_column
+        if wanted is not None and wanted not in self.columns:
+            raise UsageError(f"there is no column {wanted!r} for --id-column", f"the columns are {', '.join(self.columns[:12])}")
+
+    def __len__(self) -> int:
+        if self._rows is None:
+            self._rows = sum(len(rows.reasons) for _, rows in self._raw(SCAN_ROWS, columns=[]))
+        return self._rows
+
+    def infer(self, seed: int) -> TableSpec:
+        """One pass over the data: the number of rows, the labels checked, the rules from a uniform sample of the rows."""
+        rng = np.random.default_rng(seed)
+        kept: list[tuple[npt.NDArray[np.float64], pl.DataFrame]] = []
+        held = total = 0
+        for start, rows in self._raw(SCAN_ROWS):
+            ids, _ = self._ids(start, rows)
+            for given in (self.truth, self.labels):
+                if given is not None:
+                    given.of(ids, rows.frame)
+            kept.append((rng.random(rows.frame.height), rows.frame))
+            total += rows.frame.height
+            held += rows.frame.height
+            if held > 2 * SAMPLE_ROWS:
+                kept = [_smallest(kept)]
+                held = SAMPLE_ROWS
+        self._rows = total
+        if total == 0:
+            raise AuditError(f"{self.source} has no rows", "give a table with at least 20 rows")
+        for given in (self.truth, self.labels):
+            if given is not None:
+                given.require_match()
+        _, sample = _smallest(kept)
+        return infer_spec(sample, list(self.options.columns) or None, [*self.options.exclude, *self._not_features()])
+
+    def _not_features(self) -> list[str]:
+        named = [self.options.id_column] + [given.column for given in (self.truth, self.labels) if given is not None]
+        wrong = [name for name in named if name is not None and name in self.options.columns]
+        if wrong:
+            raise UsageError(f"column {wrong[0]!r} is named as a feature and as id, truth or labels", "leave it out of --columns")
+        return [name for name in named if name is not None]
+
+    def chunks(self, spec: InputSpec, size: int, only: npt.NDArray[np.bool_] | None = None) -> Iterator[Chunk]:
+        """See Dataset."""
+        assert isinstance(spec, TableSpec)
+        names = {rule.name for rule in spec.columns}
+        missing = [rule.name for rule in spec.columns if rule.name not in self.columns]
+        if missing:
+            raise AuditError(
+                f"column {missing[0]!r} is missing; the model needs it", f"the data's columns are {', '.join(self.columns[:12])}"
+            )
+        needed = [name for name in self.columns if name in names or name in self._not_features()]
+        for start, rows in self._raw(size, needed):
+            mask = None if only is None else only[start : start + len(rows.reasons)]
+            if mask is not None and not mask.any():
+                continue
+            yield self._chunk(start, rows, spec, mask)
+
+    def _chunk(self, start: int, rows: RawRows, spec: TableSpec, mask: npt.NDArray[np.bool_] | None) -> Chunk:
+        ids, group = self._ids(start, rows)
+        frame, broken = rows.frame, rows.reasons
+        if mask is not None:
+            frame = frame.filter(pl.Series(mask))
+            ids = [item for item, keep in zip(ids, mask, strict=True) if keep]
+            broken = [reason for reason, keep in zip(broken, mask, strict=True) if keep]
+        values, reasons = encode(frame, spec)
+        reasons = [first or second for first, second in zip(broken, reasons, strict=True)]
+        readable = np.array([reason is None for reason in reasons], dtype=bool)
+        nothing = np.full(len(ids), UNLABELLED, dtype=np.int8)
+        return Chunk(
+            start=start,
+            ids=ids,
+            groups=[group] * len(ids),
+            reasons=reasons,
+            values=values[readable],
+            truth=self.truth.of(ids, frame) if self.truth else nothing,
+            labels=self.labels.of(ids, frame) if self.labels else nothing,
+        )
+
+    def _ids(self, start: int, rows: RawRows) -> tuple[list[str], str | None]:
+        """Ids of these rows: the id column, else the row number, behind the file's name where there are several files."""
+        several = len(self.files) > 1
+        file = rows.file.relative_to(self.root).as_posix() if several and self.root.is_dir() else rows.file.name
+        first = rows.start if several else start
+        prefix = f"{file}#" if several else ""
+        numbers = [f"{prefix}{first + i}" for i in range(len(rows.reasons))]
+        if self.options.id_column is not None:
+            named = rows.frame[self.options.id_column].cast(pl.String).to_list()
+            numbers = [name if name is not None else f"#{n}" for name, n in zip(named, numbers, strict=True)]
+        return numbers, file if several else None
+
+    def _raw(self, size: int, columns: Sequence[str] | None = None) -> Iterator[tuple[int, RawRows]]:
+        start = 0
+        for file in self.files:
+            for rows in read_rows(file, size, columns):
+                yield start, rows
+                start += len(rows.reasons)
+
+    def outline(self) -> str:
+        """See Dataset."""
+        parts = [f"{file.name}\0{file.stat().st_size}" for file in self.files]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    def fingerprint(self) -> str:
+        """See Dataset."""
+        digest = hashlib.sha256()
+        for path in self.files:
+            with path.open("rb") as file:
+                digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+
+def _smallest(kept: list[tuple[npt.NDArray[np.float64], pl.DataFrame]]) -> tuple[npt.NDArray[np.float64], pl.DataFrame]:
+    """The rows with the smallest random keys, in row order: a uniform sample in one pass."""
+    keys = np.concatenate([key for key, _ in kept])
+    frame = pl.concat([frame for _, frame in kept], how="vertical_relaxed")
+    if len(keys) <= SAMPLE_ROWS:
+        return keys, frame
+    best = np.sort(np.argpartition(keys, SAMPLE_ROWS)[:SAMPLE_ROWS])
+    return keys[best], frame[best]
