@@ -7,12 +7,14 @@ animation the first frame counts. Nothing is cropped: defects sit at borders too
 from __future__ import annotations
 
 import io
+import logging
+import stat
 import warnings
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 #: Restricting the formats keeps Pillow's rarely-used parsers (and Ghostscript) away from hostile files.
@@ -20,7 +22,20 @@ FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 1024 * 1024
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # our own limit is lower and says more
+# What is wrong with a file is said in its reason, once; Pillow's own remarks on stderr would come between the results.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class UnreadableImageError(Exception):
@@ -30,7 +45,10 @@ class UnreadableImageError(Exception):
 def read_image(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Pixels of an image file, uint8[height, width, 3]. Raises UnreadableImageError with a reason."""
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device would never end
+            raise UnreadableImageError("not a regular file")
+        size = status.st_size
         if size == 0:
             raise UnreadableImageError("empty file (0 bytes)")
         if size > MAX_BYTES:
@@ -56,9 +74,9 @@ def decode(data: bytes, height: int, width: int) -> npt.NDArray[np.uint8]:
                     f"too many pixels: {image.width}×{image.height} (limit {MAX_PIXELS // 1_000_000} megapixels)"
                 )
             # A JPEG decodes several times faster at a reduced scale; twice the target keeps the resize smooth.
-            image.draft("RGB", (2 * width, 2 * height))
-            upright = ImageOps.exif_transpose(image)
-            resized = _to_rgb(upright).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
+            edge = 2 * max(width, height)  # of either side, as the picture may lie on its side
+            image.draft("RGB", (edge, edge))
+            resized = _to_rgb(_upright(image)).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
             return np.asarray(resized, dtype=np.uint8)
     except UnreadableImageError:
         raise
@@ -75,11 +93,21 @@ def decode(data: bytes, height: int, width: int) -> npt.NDArray[np.uint8]:
         raise UnreadableImageError(f"damaged image: {' '.join(text.split())[:120]}") from None
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says; damaged EXIF data says nothing, the pixels are fine."""
+    image.load()  # first: in PNG the EXIF data may stand behind the pixels, and TIFF turns the picture itself
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # any of Pillow's parsers' errors
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode to RGB by a fixed rule (never by the picture's own range, so that scores stay comparable)."""
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_to_rgb(image)
-    if image.mode == "P" and "transparency" in image.info:
+    if "transparency" in image.info and image.mode in ("1", "L", "P", "RGB"):
         image = image.convert("RGBA")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         rgba = image.convert("RGBA")
@@ -90,9 +118,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _deep_to_rgb(image: Image.Image) -> Image.Image:
     """16- and 32-bit greys: integers are taken as 16 bits deep, floats as 0..1 (or 0..255 where they exceed 1)."""
-    pixels = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=65535.0, neginf=0.0)
+    pixels = np.asarray(image, dtype=np.float64)
     if image.mode == "F":
-        scaled = pixels * 255.0 if pixels.max() <= 1.0 else pixels
+        highest = np.max(pixels, initial=0.0, where=np.isfinite(pixels))
+        scaled = np.nan_to_num(pixels * 255.0 if highest <= 1.0 else pixels, nan=0.0, posinf=255.0, neginf=0.0)
     else:
         scaled = pixels / 257.0
     grey = Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))

@@ -17,19 +17,24 @@ from anoaudit.data.items import ColumnRule, TableSpec
 from anoaudit.errors import AuditError, UsageError
 
 MAX_CATEGORIES = 64
+LARGEST = float(np.finfo(np.float64).max)
 PARSED_SHARE = 0.95  # a text column is numeric (or dates) when this share of its values parses; the rest are unreadable rows
 IDENTIFIER_NAME = re.compile(r"(^|[_\W])(id|uuid|guid|key|index|rowid|row_id|idx)$", re.IGNORECASE)
 DATE_FORMATS = (
     "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M",
     "%Y/%m/%d %H:%M:%S", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%d/%m/%Y %H:%M:%S", "%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y",
+    "%Y-%m-%d %H:%M:%S%.f%z", "%Y-%m-%dT%H:%M", "%m/%d/%Y", "%m/%d/%Y %H:%M:%S", "%H:%M:%S%.f", "%H:%M",
 )  # fmt: skip
 TRUE, FALSE = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
 
 
-def infer_spec(sample: pl.DataFrame, columns: Sequence[str] | None, exclude: Sequence[str]) -> TableSpec:
+def infer_spec(
+    sample: pl.DataFrame, columns: Sequence[str] | None, exclude: Sequence[str], total: int | None = None
+) -> TableSpec:
     """Rules for the feature columns of `sample` (raw rows), and why the others are dropped.
 
     `columns` names the features explicitly (then identifiers among them are kept); `exclude` names columns that are not.
+    `total` is the number of rows that `sample` is drawn from: a row counter has gaps in a sample.
     Raises UsageError for unknown names and AuditError when no usable column is left.
     """
     for name in [*(columns or ()), *exclude]:
@@ -40,7 +45,7 @@ def infer_spec(sample: pl.DataFrame, columns: Sequence[str] | None, exclude: Seq
         if name in exclude or (columns is not None and name not in columns):
             dropped[name] = "excluded"
             continue
-        found = _rule(sample[name], asked=columns is not None)
+        found = _rule(sample[name], columns is not None, max(total or 0, sample.height))
         if isinstance(found, str):
             dropped[name] = found
         else:
@@ -51,9 +56,9 @@ def infer_spec(sample: pl.DataFrame, columns: Sequence[str] | None, exclude: Seq
     return TableSpec(columns=tuple(rules), dropped=dropped)
 
 
-def _rule(values: pl.Series, asked: bool) -> ColumnRule | str:
+def _rule(values: pl.Series, asked: bool, total: int) -> ColumnRule | str:
     """The rule of one column, or why it is dropped."""
-    present = values.drop_nulls()
+    present = values.fill_nan(None).drop_nulls() if values.dtype.is_float() else values.drop_nulls()
     if present.len() == 0:
         return "all values missing"
     if isinstance(values.dtype, pl.List | pl.Array | pl.Struct) or values.dtype in (pl.Object, pl.Binary):
@@ -62,21 +67,26 @@ def _rule(values: pl.Series, asked: bool) -> ColumnRule | str:
     if distinct == 1:
         return "constant"
     if values.dtype.is_numeric():
-        if values.dtype.is_integer() and not asked:
-            span = int(present.max()) - int(present.min()) + 1  # type: ignore[arg-type]
-            unique = distinct == present.len() and distinct >= 20
-            if unique and (span == distinct or IDENTIFIER_NAME.search(values.name)):
-                return "identifier (every value once)"
+        if values.dtype.is_integer() and not asked and _identifies(values.name, present, values.len(), total):
+            return "identifier (every value once)"
         finite = present.cast(pl.Float64).filter(present.cast(pl.Float64).is_finite())
         return "constant" if finite.n_unique() < 2 else _numeric(values, "numeric", "")
     if values.dtype == pl.Boolean:
         return _numeric(values, "boolean", "")
     if values.dtype.is_temporal():
         return _numeric(values, "datetime", "")
-    return _text_rule(values.cast(pl.String), distinct, asked)
+    return _text_rule(values.cast(pl.String), distinct, asked, total)
 
 
-def _text_rule(values: pl.Series, distinct: int, asked: bool) -> ColumnRule | str:
+def _identifies(name: str, present: pl.Series, rows: int, total: int) -> bool:
+    """Whether whole numbers number the rows: none comes twice, and they are dense (a counter) or the name says so."""
+    if present.len() < 20 or present.n_unique() < present.len():
+        return False
+    span = float(present.max()) - float(present.min()) + 1  # type: ignore[arg-type]
+    return span <= total * present.len() / rows or IDENTIFIER_NAME.search(name) is not None
+
+
+def _text_rule(values: pl.Series, distinct: int, asked: bool, total: int) -> ColumnRule | str:
     present = values.drop_nulls()
     if present.str.to_lowercase().is_in([*TRUE, *FALSE]).all():
         return _numeric(values, "boolean", "")
@@ -86,23 +96,21 @@ def _text_rule(values: pl.Series, distinct: int, asked: bool) -> ColumnRule | st
         if finite.n_unique() < 2:
             return "constant"
         integers = finite.len() == numbers.len() and bool((finite == finite.floor()).all())
-        if integers and not asked and distinct == present.len() and distinct >= 20:
-            span = float(finite.max()) - float(finite.min()) + 1  # type: ignore[arg-type]
-            if span == distinct or IDENTIFIER_NAME.search(values.name):
-                return "identifier (every value once)"
+        if integers and not asked and _identifies(values.name, finite, values.len(), total):
+            return "identifier (every value once)"
         return _numeric(values, "numeric", "")
     for form in DATE_FORMATS:
         if _dates(present, form).is_not_null().mean() >= PARSED_SHARE:  # type: ignore[operator]
             return _numeric(values, "datetime", form)
-    if distinct == present.len() and distinct >= 20:
+    if distinct == present.len() and distinct >= 20 and not asked:
         return "identifier (every value once)"
     if distinct > MAX_CATEGORIES:
         return f"text with {distinct} different values (at most {MAX_CATEGORIES} make a category)"
-    counts = present.value_counts().sort(values.name)
+    counts = present.alias("").value_counts().sort("")
     n = values.len()
     frequencies = [count / n for count in counts["count"].to_list()] + [values.null_count() / n]
     return ColumnRule(
-        name=values.name, kind="categorical", categories=tuple(counts[values.name].to_list()), frequencies=tuple(frequencies)
+        name=values.name, kind="categorical", categories=tuple(counts[""].to_list()), frequencies=tuple(frequencies)
     )
 
 
@@ -110,17 +118,22 @@ def _numeric(values: pl.Series, kind: str, form: str) -> ColumnRule:
     rule = ColumnRule(name=values.name, kind=kind, format=form)  # type: ignore[arg-type]
     numbers, _ = _encode(values, rule)
     finite = numbers[np.isfinite(numbers)]
-    median = float(np.median(finite))
-    mad = float(np.median(np.abs(finite - median))) * 1.4826
+    top = max(float(np.max(np.abs(finite))), 1.0)  # divided out, so that values near the largest double don't overflow
+    middle = float(np.median(finite / top)) * top
+    away = np.abs(finite / top - middle / top)
+    mad = float(np.median(away)) * 1.4826
     if mad == 0.0:  # more than half the values are equal: the mean deviation still has a scale
-        mad = float(np.mean(np.abs(finite - median))) * 1.2533
-    return ColumnRule(name=values.name, kind=rule.kind, format=form, median=median, mad=mad)
+        mad = float(np.mean(away)) * 1.2533
+    return ColumnRule(name=values.name, kind=rule.kind, format=form, median=middle, mad=min(mad * top, LARGEST))
 
 
-def encode(frame: pl.DataFrame, spec: TableSpec) -> tuple[npt.NDArray[np.float64], list[str | None]]:
+def encode(
+    frame: pl.DataFrame, spec: TableSpec, refuse: bool = True
+) -> tuple[npt.NDArray[np.float64], list[str | None]]:
     """float64[B, D] and, per row, why it could not be read (else None). NaN is missing; a category is its code.
 
-    Raises AuditError when a column is missing or is of another type than at fit.
+    Raises AuditError when a column is missing or is of another type than at fit; text of which not one value parses is of
+    another type too, unless `refuse` is off (it is for parts of a table: a run of bad rows is no wrong column).
     """
     reasons: list[str | None] = [None] * frame.height
     out = np.empty((frame.height, len(spec.columns)), dtype=np.float64)
@@ -129,7 +142,7 @@ def encode(frame: pl.DataFrame, spec: TableSpec) -> tuple[npt.NDArray[np.float64
             raise AuditError(
                 f"column {rule.name!r} is missing; the model needs it", f"the data's columns are {', '.join(frame.columns[:12])}"
             )
-        out[:, j], bad = _encode(frame[rule.name], rule)
+        out[:, j], bad = _encode(frame[rule.name], rule, refuse)
         for i in bad:
             if reasons[i] is None:
                 shown = str(frame[rule.name][i])[:40]
@@ -140,7 +153,7 @@ def encode(frame: pl.DataFrame, spec: TableSpec) -> tuple[npt.NDArray[np.float64
 _NOUNS = {"numeric": "a number", "boolean": "true or false", "datetime": "a date", "categorical": "text"}
 
 
-def _encode(values: pl.Series, rule: ColumnRule) -> tuple[npt.NDArray[np.float64], list[int]]:
+def _encode(values: pl.Series, rule: ColumnRule, refuse: bool = True) -> tuple[npt.NDArray[np.float64], list[int]]:
     """One column to float64[B], and the rows whose value does not parse."""
     text = values.dtype == pl.String or values.dtype in (pl.Categorical, pl.Enum)
     if rule.kind == "categorical":
@@ -154,7 +167,7 @@ def _encode(values: pl.Series, rule: ColumnRule) -> tuple[npt.NDArray[np.float64
     if text:
         numbers = _parse_text(values.cast(pl.String), rule)
         bad = (numbers.is_null() & values.is_not_null()).arg_true().to_list()
-        if bad and len(bad) == values.len() - values.null_count() and len(bad) >= 10:
+        if refuse and bad and len(bad) == values.len() - values.null_count() and len(bad) >= 10:
             raise _wrong_type(values, rule)
         return numbers.to_numpy().astype(np.float64), bad
     if rule.kind == "datetime" and values.dtype.is_temporal():
@@ -168,14 +181,18 @@ def _parse_text(values: pl.Series, rule: ColumnRule) -> pl.Series:
     if rule.kind == "numeric":
         return values.str.strip_chars().cast(pl.Float64, strict=False)
     if rule.kind == "boolean":
-        table = {**dict.fromkeys(TRUE, 1.0), **dict.fromkeys(FALSE, 0.0), "1": 1.0, "0": 0.0}
+        table = {**dict.fromkeys(TRUE, 1.0), **dict.fromkeys(FALSE, 0.0), "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
         return values.str.to_lowercase().replace_strict(table, default=None, return_dtype=pl.Float64)
-    dates = _dates(values, rule.format or DATE_FORMATS[2])
-    return pl.Series(_seconds(dates)).fill_nan(None)
+    if rule.format:
+        return pl.Series(_seconds(_dates(values, rule.format))).fill_nan(None)
+    # Fitted on real dates, text here: the form that reads most.
+    return max((pl.Series(_seconds(_dates(values, form))).fill_nan(None) for form in DATE_FORMATS), key=pl.Series.count)
 
 
 def _dates(values: pl.Series, form: str) -> pl.Series:
     try:
+        if form.startswith("%H"):
+            return values.str.to_time(form, strict=False)
         if any(part in form for part in ("%H", "%S")):
             dates = values.str.to_datetime(form, strict=False, time_unit="us")
             return dates.dt.replace_time_zone(None) if "%z" in form else dates

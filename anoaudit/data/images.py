@@ -22,12 +22,13 @@ Decoded = npt.NDArray[np.uint8] | str  # pixels, or the reason why there are non
 def scan(root: Path, suffixes: frozenset[str]) -> tuple[list[Path], int]:
     """Files below `root` with one of the suffixes, sorted, and how many other visible files there are.
 
-    Hidden files and folders are passed over. Links are followed; a folder reached a second time (a loop, or two links to it) is not entered again.
+    Hidden files and folders are passed over. Links are followed; a folder reached a second time (a loop, or two links to
+    it) is not entered again. Raises OSError for a folder that cannot be listed: its items would be missing unnoticed.
     """
     found: list[Path] = []
     ignored = 0
     entered: set[tuple[int, int]] = set()
-    for folder, names, files in os.walk(root, followlinks=True):
+    for folder, names, files in os.walk(root, followlinks=True, onerror=_raise):
         info = os.stat(folder)
         if (info.st_dev, info.st_ino) in entered:
             names.clear()
@@ -41,7 +42,11 @@ def scan(root: Path, suffixes: frozenset[str]) -> tuple[list[Path], int]:
                 found.append(Path(folder, file))
             else:
                 ignored += 1
-    return sorted(found), ignored
+    return sorted(found, key=lambda path: item_id(path, root)), ignored
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def item_id(path: Path, root: Path) -> str:
@@ -59,7 +64,7 @@ class ImageFolder:
         self, root: Path, paths: Sequence[Path], ignored: int = 0, truth: Labels | None = None, labels: Labels | None = None
     ) -> None:
         self.root = root
-        self.paths = list(paths)
+        self.paths = sorted(paths, key=lambda path: item_id(path, root))
         self.source = str(root)
         self.name = root.resolve().name
         self.ignored = ignored
@@ -112,7 +117,11 @@ class ImageFolder:
         """See Dataset."""
         digest = hashlib.sha256()
         for item, path in zip(self.ids, self.paths, strict=True):
-            digest.update(f"{item}\0{path.stat().st_size if path.exists() else -1}\0".encode())
+            try:
+                size = path.stat().st_size
+            except OSError:
+                size = -1
+            digest.update(f"{item}\0{size}\0".encode())
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
@@ -121,6 +130,8 @@ class ImageFolder:
         for item, path in zip(self.ids, self.paths, strict=True):
             digest.update(item.encode() + b"\0")
             try:
+                if not path.is_file():  # a pipe would never end
+                    raise OSError
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
             except OSError:

@@ -15,16 +15,21 @@ import numpy.typing as npt
 import polars as pl
 
 from anoaudit.data.items import UNLABELLED
-from anoaudit.errors import UsageError
+from anoaudit.data.rows import NULL_TOKENS, columns_of, read_rows
+from anoaudit.errors import AuditError, UsageError
 
 VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+READ_ROWS = 50_000
 ID_COLUMNS, LABEL_COLUMNS = ("id", "path"), ("label", "anomaly")
 
 
 def parse(values: pl.Series, where: str) -> npt.NDArray[np.int8]:
     """int8[N] of 1, 0 and -1 (null). `where` names the column in the error. Raises UsageError on any other value."""
-    text = values.cast(pl.String, strict=False).str.strip_chars().str.to_lowercase()
-    text = text.set(text == "", None)
+    try:
+        text = values.cast(pl.String).str.strip_chars()
+    except pl.exceptions.PolarsError:
+        raise UsageError(f"{where} holds {values.dtype}; labels are 1 (anomaly), 0 (normal) or empty", "name another") from None
+    text = text.set(text.is_in(NULL_TOKENS), None).str.to_lowercase()
     distinct = text.drop_nulls().unique().to_list()
     bad = sorted(value for value in distinct if value not in VALUES)
     if bad:
@@ -91,7 +96,7 @@ def open_labels(spec: str, columns: Sequence[str] = ()) -> Labels:
         )
     values = parse(frame[name], f"{path}, column {name!r}")
     by_id: dict[str, int] = {}
-    for item, value in zip(frame[key].cast(pl.String).to_list(), values.tolist(), strict=True):
+    for item, value in zip(_as_ids(frame[key], path), values.tolist(), strict=True):
         if item is None:
             raise UsageError(f"{path} has a row without {key!r}", "every label needs the id of its item")
         if by_id.setdefault(item, value) != value:
@@ -108,9 +113,23 @@ def _split(spec: str) -> tuple[Path, str | None]:
 
 
 def _read(path: Path) -> pl.DataFrame:
+    """A labels file, read by the same rules as data."""
     try:
-        if path.suffix.lower() == ".parquet":
-            return pl.read_parquet(path)
-        return pl.read_csv(path, infer_schema=False, encoding="utf8-lossy")
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UsageError(f"{path} cannot be read as labels: {str(error).splitlines()[0]}", "give CSV or Parquet") from error
+        names = columns_of(path)
+        parts = list(read_rows(path, READ_ROWS))
+    except AuditError as error:
+        raise UsageError(f"cannot read labels: {error.message}", "give CSV or Parquet") from error
+    for part in parts:
+        for i, reason in enumerate(part.reasons):
+            if reason is not None:
+                raise UsageError(f"{path}, row {part.start + i} (from 0): {reason}", "mend the labels file")
+    if not parts:
+        return pl.DataFrame({name: [] for name in names}, schema=dict.fromkeys(names, pl.String))
+    return pl.concat([part.frame for part in parts])
+
+
+def _as_ids(values: pl.Series, path: Path) -> list[str | None]:
+    try:
+        return values.cast(pl.String).to_list()
+    except pl.exceptions.PolarsError:
+        raise UsageError(f"{path}: column {values.name!r} holds {values.dtype}, which are no ids", "give text or numbers") from None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 import pyarrow as pa
@@ -14,14 +16,17 @@ import pyarrow.parquet as pq
 from anoaudit.errors import AuditError
 
 SUFFIXES = frozenset({".parquet", ".csv", ".tsv"})
-NULL_TOKENS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "none")
+NULL_TOKENS = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "NaT", "null", "NULL", "None", "none")
 DELIMITERS = ",;\t|"
 csv.field_size_limit(16 * 1024 * 1024)
 
 
 @dataclass(frozen=True)
 class RawRows:
-    """Consecutive rows of one file. `reasons` says which rows could not be split into columns (their cells are null)."""
+    """Consecutive rows of one file. `reasons` says which rows could not be split into columns (their cells are null).
+
+    Text is without outer blanks and its words for "missing" are null, from Parquet as from CSV.
+    """
 
     file: Path
     start: int  # row number within the file
@@ -33,9 +38,13 @@ def columns_of(path: Path) -> list[str]:
     """Column names of a file. Raises AuditError when the file is not what its suffix says."""
     if path.suffix.lower() == ".parquet":
         with _parquet(path) as file:
-            return list(file.schema_arrow.names)
-    header, _ = _header(path)
-    return header
+            names = list(file.schema_arrow.names)
+    else:
+        names, _ = _header(path)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise AuditError(f"{path} has two columns named {twice!r}", "rename one of them")
+    return names
 
 
 def read_rows(path: Path, size: int, columns: Sequence[str] | None = None) -> Iterator[RawRows]:
@@ -48,6 +57,8 @@ def read_rows(path: Path, size: int, columns: Sequence[str] | None = None) -> It
 
 def _parquet(path: Path) -> pq.ParquetFile:
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("not a regular file")
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise AuditError(f"{path} is not a readable Parquet file: {_first_line(error)}", "check or re-create the file") from error
@@ -60,30 +71,60 @@ def _parquet_rows(path: Path, size: int, columns: Sequence[str] | None) -> Itera
         try:
             for batch in file.iter_batches(batch_size=size, columns=wanted):
                 # Without columns arrow still knows the number of rows, polars does not.
-                frame = pl.DataFrame(pl.from_arrow(batch)) if batch.num_columns else pl.DataFrame({"": [None] * len(batch)})
+                frame = _from_arrow(batch) if batch.num_columns else pl.DataFrame({"": [None] * len(batch)})
                 yield RawRows(path, start, frame, [None] * len(batch))
                 start += len(batch)
         except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
             raise AuditError(f"{path} is damaged after row {start}: {_first_line(error)}", "re-create the file") from error
 
 
-def _header(path: Path) -> tuple[list[str], str]:
+def _from_arrow(batch: pa.RecordBatch) -> pl.DataFrame:
+    for i, kind in enumerate(batch.schema.types):
+        if pa.types.is_decimal256(kind):  # polars has no such type
+            batch = batch.set_column(i, batch.schema.names[i], batch.column(i).cast(pa.float64()))
+    frame = pl.DataFrame(pl.from_arrow(batch))
+    words = [name for name, kind in frame.schema.items() if kind in (pl.String, pl.Categorical, pl.Enum)]
+    return frame.with_columns(_cleaned(pl.col(words).cast(pl.String))) if words else frame
+
+
+def _cleaned(text: pl.Expr) -> pl.Expr:
+    stripped = text.str.strip_chars()
+    return pl.when(stripped.is_in(NULL_TOKENS)).then(None).otherwise(stripped).name.keep()
+
+
+def _open_text(path: Path) -> IO[str]:
+    """A CSV file as text. Bytes that are not UTF-8 show as escapes, so that different values stay different."""
     try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            line = file.readline(1024 * 1024)
+        if path.exists() and not path.is_file():
+            raise OSError("not a regular file")
+        with path.open("rb") as file:
+            mark = file.read(2)
+        wide = mark in (b"\xff\xfe", b"\xfe\xff")  # Excel's "Unicode text"
+        return path.open(encoding="utf-16" if wide else "utf-8-sig", errors="backslashreplace", newline="")
     except OSError as error:
         raise AuditError(f"{path} cannot be read: {error.strerror or error}", "check the file's permissions") from error
-    if not line.strip():
-        raise AuditError(f"{path} is empty", "give a file with a header line and rows")
-    delimiter = max(DELIMITERS, key=line.count)  # the first of them when the line has none: a one-column file
-    try:
-        names = next(csv.reader([line], delimiter=delimiter))
-    except (csv.Error, StopIteration) as error:
-        raise AuditError(f"{path} has no readable header line: {error}", "give a CSV file with a header line") from error
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise AuditError(f"{path} has two columns named {twice!r}", "rename one of them")
-    return names, delimiter
+
+
+def _header(path: Path) -> tuple[list[str], str]:
+    with _open_text(path) as file:
+        line = next((line for line in iter(lambda: file.readline(1024 * 1024), "") if line.strip()), "")
+        if not line:
+            raise AuditError(f"{path} is empty", "give a file with a header line and rows")
+        if "\0" in line:
+            raise AuditError(f"{path} is not a text file", "give a CSV file with a header line")
+        bare = re.sub(r'"[^"]*"', "", line)
+        by_suffix = path.suffix.lower() == ".tsv" and "\t" in bare
+        # The first of them when the line has none: a one-column file.
+        delimiter = "\t" if by_suffix else max(DELIMITERS, key=bare.count)
+        file.seek(0)
+        try:
+            return _first_row(csv.reader(file, delimiter=delimiter)), delimiter
+        except (csv.Error, StopIteration) as error:
+            raise AuditError(f"{path} has no readable header line: {error}", "give a CSV file with a header line") from error
+
+
+def _first_row(reader: Iterator[list[str]]) -> list[str]:
+    return next(row for row in reader if len(row) > 1 or (row and row[0].strip()))
 
 
 def _csv_rows(path: Path, size: int, columns: Sequence[str] | None) -> Iterator[RawRows]:
@@ -91,9 +132,9 @@ def _csv_rows(path: Path, size: int, columns: Sequence[str] | None) -> Iterator[
     names, delimiter = _header(path)
     wanted = [i for i, name in enumerate(names) if columns is None or name in columns]
     start = 0
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with _open_text(path) as file:
         reader = csv.reader(file, delimiter=delimiter)
-        next(reader)
+        _first_row(reader)
         rows: list[list[str]] = []
         reasons: list[str | None] = []
         blank = [""] * len(names)
@@ -127,8 +168,7 @@ def _text_frame(names: list[str], wanted: list[int], rows: list[list[str]]) -> p
     if not wanted:
         return pl.DataFrame({"": [None] * len(rows)})
     frame = pl.DataFrame({names[i]: pl.Series(names[i], cells[i], dtype=pl.String) for i in wanted})
-    stripped = pl.all().str.strip_chars()
-    return frame.select(pl.when(stripped.is_in(NULL_TOKENS)).then(None).otherwise(stripped).name.keep())
+    return frame.select(_cleaned(pl.all()))
 
 
 def _first_line(error: BaseException) -> str:

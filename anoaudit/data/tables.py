@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ import numpy.typing as npt
 import polars as pl
 
 from anoaudit.data.encoding import encode, infer_spec
+from anoaudit.data.images import item_id
 from anoaudit.data.items import UNLABELLED, Chunk, InputSpec, Kind, TableSpec
 from anoaudit.data.labels import Labels, open_labels
 from anoaudit.data.rows import RawRows, columns_of, read_rows
 from anoaudit.errors import AuditError, UsageError
 
 SCAN_ROWS = 50_000
+HEAD_ROWS = 1_000  # of a table, that tell whether a whole column has become another type
 SAMPLE_ROWS = 200_000  # rules and statistics come from a uniform sample of at most so many rows
 
 
@@ -46,7 +49,7 @@ class TableFiles:
         ignored: int = 0,
     ) -> None:
         self.source, self.root, self.files = source, root, list(files)
-        self.name = root.stem if root.is_file() or len(self.files) == 1 else root.resolve().name
+        self.name = root.stem if root.is_file() else root.resolve().name
         self.ignored = ignored
         self.options = options
         self.columns = columns_of(self.files[0])
@@ -93,7 +96,7 @@ class TableFiles:
             if given is not None:
                 given.require_match()
         _, sample = _smallest(kept)
-        return infer_spec(sample, list(self.options.columns) or None, [*self.options.exclude, *self._not_features()])
+        return infer_spec(sample, list(self.options.columns) or None, [*self.options.exclude, *self._not_features()], total)
 
     def _not_features(self) -> list[str]:
         named = [self.options.id_column] + [given.column for given in (self.truth, self.labels) if given is not None]
@@ -112,11 +115,17 @@ class TableFiles:
                 f"column {missing[0]!r} is missing; the model needs it", f"the data's columns are {', '.join(self.columns[:12])}"
             )
         needed = [name for name in self.columns if name in names or name in self._not_features()]
+        for _, head in self._raw(HEAD_ROWS, needed):
+            encode(head.frame, spec)  # refuses a column whose every value is of the wrong type
+            break
         for start, rows in self._raw(size, needed):
             mask = None if only is None else only[start : start + len(rows.reasons)]
             if mask is not None and not mask.any():
                 continue
             yield self._chunk(start, rows, spec, mask)
+        for given in (self.truth, self.labels):
+            if given is not None and only is None:
+                given.require_match()
 
     def _chunk(self, start: int, rows: RawRows, spec: TableSpec, mask: npt.NDArray[np.bool_] | None) -> Chunk:
         ids, group = self._ids(start, rows)
@@ -125,7 +134,8 @@ class TableFiles:
             frame = frame.filter(pl.Series(mask))
             ids = [item for item, keep in zip(ids, mask, strict=True) if keep]
             broken = [reason for reason, keep in zip(broken, mask, strict=True) if keep]
-        values, reasons = encode(frame, spec)
+            start += int(np.argmax(mask))
+        values, reasons = encode(frame, spec, refuse=False)
         reasons = [first or second for first, second in zip(broken, reasons, strict=True)]
         readable = np.array([reason is None for reason in reasons], dtype=bool)
         nothing = np.full(len(ids), UNLABELLED, dtype=np.int8)
@@ -142,25 +152,32 @@ class TableFiles:
     def _ids(self, start: int, rows: RawRows) -> tuple[list[str], str | None]:
         """Ids of these rows: the id column, else the row number, behind the file's name where there are several files."""
         several = len(self.files) > 1
-        file = rows.file.relative_to(self.root).as_posix() if several and self.root.is_dir() else rows.file.name
+        file = item_id(rows.file, self.root if several and self.root.is_dir() else rows.file)
         first = rows.start if several else start
         prefix = f"{file}#" if several else ""
         numbers = [f"{prefix}{first + i}" for i in range(len(rows.reasons))]
         if self.options.id_column is not None:
-            named = rows.frame[self.options.id_column].cast(pl.String).to_list()
+            column = rows.frame[self.options.id_column]
+            try:
+                named = column.cast(pl.String).to_list()
+            except pl.exceptions.PolarsError:
+                raise UsageError(f"--id-column {column.name!r} holds {column.dtype}, which are no ids", "name another") from None
             numbers = [name if name is not None else f"#{n}" for name, n in zip(named, numbers, strict=True)]
         return numbers, file if several else None
 
     def _raw(self, size: int, columns: Sequence[str] | None = None) -> Iterator[tuple[int, RawRows]]:
         start = 0
+        order = self.columns if columns is None else columns
         for file in self.files:
             for rows in read_rows(file, size, columns):
+                if order:  # files may hold the same columns in another order
+                    rows = replace(rows, frame=rows.frame.select(order))
                 yield start, rows
                 start += len(rows.reasons)
 
     def outline(self) -> str:
         """See Dataset."""
-        parts = [f"{file.name}\0{file.stat().st_size}" for file in self.files]
+        parts = [f"{item_id(file, file)}\0{file.stat().st_size}" for file in self.files]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def fingerprint(self) -> str:
@@ -168,14 +185,17 @@ class TableFiles:
         digest = hashlib.sha256()
         for path in self.files:
             with path.open("rb") as file:
-                digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+                digest.update(os.fsencode(path.name) + b"\0" + hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
 
 def _smallest(kept: list[tuple[npt.NDArray[np.float64], pl.DataFrame]]) -> tuple[npt.NDArray[np.float64], pl.DataFrame]:
     """The rows with the smallest random keys, in row order: a uniform sample in one pass."""
     keys = np.concatenate([key for key, _ in kept])
-    frame = pl.concat([frame for _, frame in kept], how="vertical_relaxed")
+    try:
+        frame = pl.concat([frame for _, frame in kept], how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise AuditError(f"the files' columns differ in type: {str(error).splitlines()[0]}", "make them alike") from error
     if len(keys) <= SAMPLE_ROWS:
         return keys, frame
     best = np.sort(np.argpartition(keys, SAMPLE_ROWS)[:SAMPLE_ROWS])

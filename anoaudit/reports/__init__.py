@@ -1,1 +1,1 @@
-"""Score table → terminal, JSON, NDJSON, CSV, Parquet, Markdown. Derives everything from the table, computes no score."""
+"""Score table → terminal, JSON, NDJSON, CSV, Parquet, Markdown. Derives all from the table, computes no score."""

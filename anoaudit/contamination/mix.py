@@ -1,0 +1,214 @@
+"""Data in, the same data with a known share of anomalies out and the truth beside it: what `anoaudit contaminate` does.
+
+All normal items are kept, anomalies are drawn until they make up the ratio, everything is shuffled. Images keep their
+names, so names and sub-folders may tell the label: harmless, since paths are never features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anoaudit import __version__
+from anoaudit.contamination import images, tables
+from anoaudit.contamination.draw import Draw, draw
+from anoaudit.contamination.place import Input, Target, check, staged
+from anoaudit.contamination.pools import Pools, Source, files_of, separate, truth_file, two_sources
+from anoaudit.data.images import ImageFolder, item_id
+from anoaudit.data.tables import TableFiles
+from anoaudit.errors import AuditError, UsageError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What was made, where it lies, and its figures."""
+
+    path: Path
+    labels: Path  # columns `path` (images) or `id` (tables) and `anomaly`, for --truth
+    manifest: Path
+    kind: str  # "images" or "table"
+    normals: int
+    anomalies: int
+    ratio: float  # reached: anomalies / (normals + anomalies)
+    asked: float
+    pool: int  # anomalies there were to draw from
+    unlabelled: int  # items left out because --truth says nothing about them
+    replacement: bool
+
+    def __len__(self) -> int:
+        return self.normals + self.anomalies
+
+
+def contaminate(
+    data: str,
+    out: Path,
+    *,
+    ratio: float,
+    anomalies: str | None = None,
+    truth: str | None = None,
+    seed: int = 0,
+    with_replacement: bool = False,
+    force: bool = False,
+) -> Mixture:
+    """Mix anomalies into normal data so that they make up `ratio` of the result, as near as whole items allow.
+
+    Either `anomalies` is given (a second source; all of `data` is normal) or `truth` (`COLUMN|FILE[:COLUMN]`; the
+    items of `data` with 0 are normal, those with 1 the pool, others are left out). `out` is a folder for images and a
+    `.parquet` or `.csv` file, as `data` is, for tables; a truth column is taken out of the table. The same seed and
+    inputs give the same bytes. Raises UsageError (options that cannot be meant) or AuditError (unreadable data,
+    nowhere to write).
+    """
+    if (anomalies is None) == (truth is None):
+        raise UsageError(
+            "contaminate takes either --with or --truth", "--with ANOMALIES, or --truth COLUMN|FILE[:COLUMN]"
+        )
+    if not 0 <= ratio < 1:
+        raise UsageError(f"a ratio of {ratio:g} is not possible", "give a share of at least 0 and below 1, such as 0.1")
+    if seed < 0:
+        raise UsageError(f"a seed of {seed} is not possible", "give 0 or more")
+    out = Path(out)
+    try:
+        pools = separate(data, truth) if truth is not None else two_sources(data, anomalies or "")
+        inputs = [Input("DATA", data, files_of(pools.data))]
+        if pools.other is not None:
+            inputs.append(Input("ANOMALIES", anomalies or "", files_of(pools.other)))
+        if pools.truth is not None and pools.truth.column is None:
+            inputs.append(Input("--truth", truth or "", [truth_file(truth or "")]))
+        target = _target(out, pools)
+        check(target, inputs, force)
+        drawn = draw(len(pools.normals), len(pools.anomalies), ratio, seed, with_replacement)
+        given = _inputs_json(pools)
+    except OSError as error:
+        where = error.filename or data
+        raise AuditError(f"{where} cannot be read: {error.strerror or error}", "check its permissions") from error
+    normals, k = len(pools.normals), len(drawn.anomalies)
+    shown = Target.folder(out) if pools.data.kind == "images" else Target.file(out)
+    mixture = Mixture(
+        path=shown.out,
+        labels=shown.labels,
+        manifest=shown.manifest,
+        kind=pools.data.kind,
+        normals=normals,
+        anomalies=k,
+        ratio=k / (normals + k),
+        asked=float(ratio),
+        pool=len(pools.anomalies),
+        unlabelled=pools.unlabelled,
+        replacement=with_replacement,
+    )
+    with staged(target, force) as fresh:
+        ids = _write_images(pools, drawn, fresh) if mixture.kind == "images" else _write_table(pools, drawn, fresh)
+        _write_labels(fresh, "path" if mixture.kind == "images" else "id", ids, drawn, normals)
+        chosen = [
+            {"source": pools.anomaly_ids[drawn.anomalies[entry - normals]], "id": item}
+            for entry, item in zip(drawn.order.tolist(), ids, strict=True)
+            if entry >= normals
+        ]
+        _write_manifest(fresh, mixture, seed, given, chosen)
+    return mixture
+
+
+def _target(out: Path, pools: Pools) -> Target:
+    place = Path(os.path.abspath(out))  # so that "." and "x/.." have a name and a parent
+    if isinstance(pools.data, ImageFolder):
+        return Target.folder(place)
+    form = tables.form_of(pools.data.files)
+    if out.suffix.lower() != form:
+        raise UsageError(
+            f"{out} cannot hold this table: its name has to end in {form}", f"write to {out.stem or 'mixed'}{form}"
+        )
+    if not _columns(pools):
+        raise UsageError(f"{pools.data.source} has no column but the truth", "give data with features")
+    return Target.file(place)
+
+
+def _columns(pools: Pools) -> list[str]:
+    assert isinstance(pools.data, TableFiles)
+    truth = pools.truth.column if pools.truth is not None else None
+    return [name for name in pools.data.columns if name != truth]
+
+
+def _write_images(pools: Pools, drawn: Draw, target: Target) -> list[str]:
+    """Copy the files; returns the ids in the mixture's order."""
+    pool = pools.other or pools.data
+    assert isinstance(pools.data, ImageFolder)
+    assert isinstance(pool, ImageFolder)
+    # Normals come first here, so that of two equal names it is theirs that stays.
+    sources = [(pools.data.root, pools.data.paths[i]) for i in pools.normals]
+    sources += [(pool.root, pool.paths[i]) for i in pools.anomalies[drawn.anomalies]]
+    names = images.free_names(path.relative_to(root) for root, path in sources)
+    target.out.mkdir()
+    for entry in drawn.order:
+        images.copy(sources[entry][1], target.out / names[entry])
+    return [item_id(target.out / names[entry], target.out) for entry in drawn.order]
+
+
+def _write_table(pools: Pools, drawn: Draw, target: Target) -> list[str]:
+    """Write the rows; returns the ids in the mixture's order."""
+    assert isinstance(pools.data, TableFiles)
+    chosen = pools.anomalies[drawn.anomalies]
+    if isinstance(pools.other, TableFiles):
+        parts = [tables.Part(pools.data.files, pools.normals), tables.Part(pools.other.files, chosen)]
+    else:
+        parts = [tables.Part(pools.data.files, np.concatenate([pools.normals, chosen]))]
+    tables.write(parts, drawn.order, _columns(pools), target.out)
+    return [str(i) for i in range(len(drawn.order))]
+
+
+def _write_labels(target: Target, key: str, ids: list[str], drawn: Draw, normals: int) -> None:
+    with target.labels.open("w", encoding="utf-8", newline="") as file:
+        file.write(tables.csv_line([key, "anomaly"]))
+        for entry, item in zip(drawn.order.tolist(), ids, strict=True):
+            file.write(tables.csv_line([item, str(int(entry >= normals))]))
+
+
+def _inputs_json(pools: Pools) -> dict[str, Any]:
+    """What was read, by name and hash: no folders, so that the file is the same on every machine."""
+    given: dict[str, Any] = {"data": _source_json(pools.data), "anomalies": None, "truth": None}
+    if pools.other is not None:
+        given["anomalies"] = _source_json(pools.other)
+    if pools.truth is not None and pools.truth.column is not None:
+        given["truth"] = {"column": pools.truth.column}
+    elif pools.truth is not None:
+        path = truth_file(pools.truth.spec)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        given["truth"] = {"file": path.name + pools.truth.spec[len(str(path)) :], "fingerprint": digest}
+    return given
+
+
+def _source_json(source: Source) -> dict[str, Any]:
+    return {"name": source.name, "items": len(source), "fingerprint": source.fingerprint()}
+
+
+def _write_manifest(
+    target: Target, mixture: Mixture, seed: int, inputs: dict[str, Any], chosen: list[dict[str, str]]
+) -> None:
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "anoaudit": __version__,
+        "kind": mixture.kind,
+        "inputs": inputs,
+        "seed": seed,
+        "ratio": {"asked": mixture.asked, "reached": mixture.ratio},
+        "counts": {
+            "items": len(mixture),
+            "normals": mixture.normals,
+            "anomalies": mixture.anomalies,
+            "pool": mixture.pool,
+            "unlabelled": mixture.unlabelled,
+        },
+        "replacement": mixture.replacement,
+        "anomalies": chosen,
+    }
+    target.manifest.write_text(
+        json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
+    )

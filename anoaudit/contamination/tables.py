@@ -1,0 +1,179 @@
+"""Chosen rows of Parquet or CSV files into one file: Parquet keeps its types, CSV its text."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from anoaudit.contamination.draw import Positions
+from anoaudit.data.rows import DELIMITERS, columns_of
+from anoaudit.errors import AuditError, UsageError
+
+ROW_GROUP = 131_072
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one table: positions are counted over all its files, in any order, with repeats if need be."""
+
+    files: Sequence[Path]
+    positions: Positions
+
+
+def form_of(files: Sequence[Path]) -> str:
+    """The suffix that a mixture of these files has: `.parquet` or `.csv`."""
+    return ".parquet" if files[0].suffix.lower() == ".parquet" else ".csv"
+
+
+def write(parts: Sequence[Part], order: Positions, columns: Sequence[str], path: Path) -> None:
+    """The parts' rows, one part after the other and then put in `order`, with these columns.
+
+    Raises UsageError when the parts' types do not go together, AuditError for a damaged file.
+    """
+    # Every row is read once, however often it is drawn; `index` leads from the mixture's rows to the ones read.
+    wanted, index, before = [], [], 0
+    for part in parts:
+        unique, inverse = np.unique(part.positions, return_inverse=True)
+        wanted.append(unique)
+        index.append(inverse.reshape(-1) + before)
+        before += len(unique)
+    rows = np.concatenate(index)[order]
+    if form_of(parts[0].files) == ".parquet":
+        _write_parquet([part.files for part in parts], wanted, rows, columns, path)
+    else:
+        _write_csv([part.files for part in parts], wanted, rows, columns, path)
+
+
+def _write_parquet(
+    files: Sequence[Sequence[Path]], wanted: Sequence[Positions], rows: Positions, columns: Sequence[str], path: Path
+) -> None:
+    schema = common_schema([file for some in files for file in some], columns)
+    tables = [piece for some, keep in zip(files, wanted, strict=True) for piece in _parquet_rows(some, keep, schema)]
+    try:
+        whole = pa.concat_tables([schema.empty_table(), *tables]).unify_dictionaries().combine_chunks()
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for start in range(0, len(rows), ROW_GROUP):
+                writer.write_table(whole.take(pa.array(rows[start : start + ROW_GROUP])))
+    except pa.ArrowException as error:
+        raise AuditError(
+            f"the rows cannot be written as Parquet: {_first_line(error)}", "check the columns' types"
+        ) from error
+
+
+def common_schema(files: Sequence[Path], columns: Sequence[str]) -> Any:
+    """The files' types; where they differ, the wider one. Raises UsageError naming a column that has none in common.
+
+    What a file notes about itself as a whole (pandas' index, say) is left out: it need not hold for the mixture.
+    """
+    first = pq.read_schema(files[0])
+    fields = [first.field(name) for name in columns]
+    for file in files[1:]:
+        other = pq.read_schema(file)
+        for i, field in enumerate(fields):
+            here = other.field(field.name)
+            if here.equals(field):
+                continue
+            try:
+                pair = [pa.schema([field]), pa.schema([here])]
+                fields[i] = pa.unify_schemas(pair, promote_options="permissive").field(0)
+            except pa.ArrowException as error:
+                raise UsageError(
+                    f"column {field.name!r} is {field.type} in {files[0]} and {here.type} in {file}",
+                    "give them the same type",
+                ) from error
+    return pa.schema(fields)
+
+
+def _parquet_rows(files: Sequence[Path], wanted: Positions, schema: Any) -> Iterator[Any]:
+    """Tables of the wanted rows (ascending positions); row groups without any are not read."""
+    start = 0
+    for path in files:
+        try:
+            with pq.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    end = start + file.metadata.row_group(group).num_rows
+                    if np.searchsorted(wanted, start) == np.searchsorted(wanted, end):
+                        start = end
+                        continue
+                    for batch in file.iter_batches(row_groups=[group]):
+                        low, high = np.searchsorted(wanted, [start, start + len(batch)])
+                        if high > low:
+                            table = pa.Table.from_batches([batch]).select(schema.names)
+                            table = table.take(pa.array(wanted[low:high] - start)).replace_schema_metadata()
+                            yield table if table.schema.equals(schema) else table.cast(schema)
+                        start += len(batch)
+        except (pa.ArrowException, OSError) as error:
+            raise AuditError(
+                f"{path} cannot be read after row {start}: {_first_line(error)}", "re-create the file"
+            ) from error
+
+
+def _write_csv(
+    files: Sequence[Sequence[Path]], wanted: Sequence[Positions], rows: Positions, columns: Sequence[str], path: Path
+) -> None:
+    delimiter = _delimiter_for(columns, _sniff(files[0][0]))
+    lines = [
+        line for some, keep in zip(files, wanted, strict=True) for line in _csv_lines(some, keep, columns, delimiter)
+    ]
+    # Bytes that are not UTF-8 go through unchanged, as the reader let them in.
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+        out.write(csv_line(columns, delimiter))
+        out.writelines(lines[row] for row in rows)
+
+
+def _csv_lines(files: Sequence[Path], wanted: Positions, columns: Sequence[str], delimiter: str) -> Iterator[str]:
+    """The wanted rows as lines. What counts as a row is decided as in `anoaudit.data.rows`, so positions agree.
+
+    A row of the wrong length stays as it is: it is an item, an unreadable one.
+    """
+    keep = set(wanted.tolist())
+    position = 0
+    for path in files:
+        names = columns_of(path)
+        places = [names.index(name) for name in columns]
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file, delimiter=_sniff(path))
+            next(reader)
+            try:
+                for cells in reader:
+                    if not cells and len(names) > 1:
+                        continue  # a blank line is no row
+                    if position in keep:
+                        row = cells or [""]
+                        yield csv_line([row[i] for i in places] if len(row) == len(names) else row, delimiter)
+                    position += 1
+            except csv.Error as error:
+                raise AuditError(f"{path}, line {reader.line_num}: {error}", "mend or remove the line") from error
+
+
+def csv_line(cells: Sequence[str], delimiter: str = ",") -> str:
+    """One line of CSV. (csv.writer of Python 3.11 leaves a lone carriage return unquoted; nobody could read it back.)"""
+    special = (delimiter, '"', "\n", "\r")
+    quoted = ['"' + cell.replace('"', '""') + '"' if any(c in cell for c in special) else cell for cell in cells]
+    return (delimiter.join(quoted) if quoted != [""] else '""') + "\n"
+
+
+def _sniff(path: Path) -> str:
+    """The delimiter, found as `anoaudit.data.rows` finds it."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        line = file.readline(1024 * 1024)
+    return max(DELIMITERS, key=line.count)
+
+
+def _delimiter_for(columns: Sequence[str], preferred: str) -> str:
+    """The input's delimiter, unless the header would be taken for another's (one column left, say)."""
+    for delimiter in (preferred, *DELIMITERS):
+        if max(DELIMITERS, key=csv_line(columns, delimiter).count) == delimiter:
+            return delimiter
+    return preferred
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,1 @@
+"""The artefact on disk: manifest, integrity, onnxruntime session, calibration. Never imports torch."""

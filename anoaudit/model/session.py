@@ -1,0 +1,89 @@
+"""The exported detector at work: onnxruntime with an explicit provider, never a silent fall-back."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from anoaudit.errors import AuditError
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+BATCH = {"table": 4096, "images": 32}
+
+
+class Session:
+    """Scores batches with one provider. `provider` is what onnxruntime really uses, `note` one line when that surprises."""
+
+    def __init__(self, data: bytes, device: str = "auto", threads: int = 0) -> None:
+        self.note = ""
+        self._session = self._open(data, device, threads)
+        self.provider = str(self._session.get_providers()[0])
+        self._input = self._session.get_inputs()[0].name
+        self.outputs = tuple(output.name for output in self._session.get_outputs())
+
+    def _open(self, data: bytes, device: str, threads: int) -> Any:
+        if device != "cpu" and (device == "cuda" or gpu_visible()):
+            session, reason = _try_cuda(data)
+            if session is not None:
+                return session
+            if device == "cuda":
+                raise AuditError(f"--device cuda: onnxruntime cannot use a GPU here ({reason})", "run `anoaudit doctor`, or --device cpu")
+            self.note = f"a GPU is there but onnxruntime cannot use it ({reason}); scoring on the CPU"
+        try:
+            return ort.InferenceSession(data, _options(threads), providers=[CPU])
+        except Exception as error:  # onnxruntime's exception types are its own and many
+            raise AuditError(f"onnxruntime cannot load model.onnx: {_first_line(error)}", "fit the model again") from error
+
+    def run(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """score float32[B] and map float32[B, h, w] (None where the detector has none). Halves the batch when memory runs out."""
+        try:
+            results = self._session.run(None, {self._input: batch})
+        except Exception as error:
+            if len(batch) > 1 and "alloc" in str(error).lower():
+                half = len(batch) // 2
+                first, second = self.run(batch[:half]), self.run(batch[half:])
+                maps = None if first[1] is None or second[1] is None else np.concatenate([first[1], second[1]])
+                return np.concatenate([first[0], second[0]]), maps
+            raise AuditError(f"onnxruntime failed: {_first_line(error)}", "check that the data fits the model") from error
+        return results[0], results[1] if len(results) > 1 else None
+
+
+def gpu_visible() -> bool:
+    """Whether a CUDA device may be there: trying costs seconds, and onnxruntime complains loudly without one."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    return Path("/dev/nvidiactl").exists() or (sys.platform == "win32" and CUDA in ort.get_available_providers())
+
+
+def _options(threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    if threads:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def _try_cuda(data: bytes) -> tuple[Any, str]:
+    """A session on the GPU, or None and why not."""
+    if CUDA not in ort.get_available_providers():
+        return None, "this onnxruntime is built for the CPU only"
+    if not gpu_visible():
+        return None, "no CUDA device is visible"
+    try:
+        ort.preload_dlls()
+        session = ort.InferenceSession(data, _options(0), providers=[CUDA, CPU])
+    except Exception as error:
+        return None, _first_line(error)
+    if session.get_providers()[0] != CUDA:
+        return None, "the CUDA libraries do not load"
+    return session, ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,1 @@
+"""Building blocks: input layers, MLPs, timm backbones, the fixed filter bank. Tables never import timm."""

@@ -1,0 +1,147 @@
+"""timm networks as frozen feature extractors: pooled vectors or spatial maps, with normalisation inside the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anoaudit.errors import UsageError
+from anoaudit.nets.weights import fetch_weights, hub_reachable, is_cached, read_weights
+
+#: ImageNet weights of torchvision (BSD-3): small, without tricks in its training that flatten mid-level features.
+DEFAULT = "resnet18.tv_in1k"
+WAYS_OUT = "give a local file with --weights FILE, fill the hub cache on a machine with network, or use --backbone none"
+INPUT_KEYS = ("mean", "std", "size")
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """`--backbone`, `--weights`, `--backbone-arg`; `name` None means the default if its weights are to be had."""
+
+    name: str | None = None
+    weights: Path | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the user asked for the recipe without a pretrained network."""
+        return self.name == "none"
+
+
+class TimmBackbone(nn.Module):
+    """uint8[B, H, W, 3] → float32 features: [B, C] pooled, or [B, C, h, w] spatial.
+
+    Spatial features are the maps of the given strides, each averaged 3×3, brought to the finest grid and concatenated
+    (METHODS §1: the mid-level maps that see defects a pooled vector does not).
+    """
+
+    def __init__(self, net: nn.Module, height: int, width: int, mean: list[float], std: list[float], strides: list[int] | None):
+        super().__init__()
+        self.net = net.eval().requires_grad_(False)
+        self.height, self.width = height, width
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None] * 255.0)
+        self.register_buffer("std", torch.tensor(std)[:, None, None] * 255.0)
+        self.stages = None if strides is None else _stages(net, strides)
+        with torch.no_grad():
+            probe = self(torch.zeros(1, height, width, 3, dtype=torch.uint8))
+        self.channels = int(probe.shape[1])
+        self.grid = (int(probe.shape[2]), int(probe.shape[3])) if probe.dim() == 4 else None
+
+    def train(self, mode: bool = True) -> TimmBackbone:
+        """A frozen backbone stays in eval semantics, whatever trains around it."""
+        super().train(False)
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of a batch of images."""
+        x = (images.permute(0, 3, 1, 2).float() - self.get_buffer("mean")) / self.get_buffer("std")
+        if self.stages is None:
+            pooled: Tensor = self.net(x)
+            return pooled
+        maps = self.net.forward_intermediates(  # type: ignore[operator]
+            x, indices=self.stages, intermediates_only=True, output_fmt="NCHW"
+        )
+        smooth = [F.avg_pool2d(m, 3, stride=1, padding=1, count_include_pad=False) for m in maps]
+        size = smooth[0].shape[-2:]
+        same = [m if m.shape[-2:] == size else F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in smooth]
+        return torch.cat(same, dim=1)
+
+
+def _stages(net: nn.Module, strides: list[int]) -> list[int]:
+    """Indices of the deepest stages with these strides; for a plain transformer, evenly spaced depths instead."""
+    info = getattr(net, "feature_info", None)
+    if info is None or not hasattr(net, "forward_intermediates"):
+        raise UsageError("this backbone offers no intermediate maps", "use --set features=pooled, or another --backbone")
+    reductions = [entry["reduction"] for entry in info]
+    if len(set(reductions)) == 1:
+        return sorted({len(reductions) * k // (len(strides) + 1) for k in range(1, len(strides) + 1)})
+    missing = [s for s in strides if s not in reductions]
+    if missing:
+        raise UsageError(f"the backbone has no stage of stride {missing[0]}", f"it has {sorted(set(reductions))}; see --set strides")
+    return sorted(len(reductions) - 1 - reductions[::-1].index(s) for s in set(strides))
+
+
+def make_backbone(options: BackboneOptions, strides: list[int] | None) -> tuple[TimmBackbone, dict[str, Any]] | None:
+    """The network with its weights and what the manifest says of it; None when no default weights are to be had.
+
+    Raises AuditError when an explicit backbone's weights are missing, UsageError for unknown names or arguments.
+    """
+    import timm  # not at the top: tables never pay for it
+
+    weights = read_weights(options.weights) if options.weights is not None else None
+    name = options.name or (weights.metadata.get("arch") if weights else None) or DEFAULT
+    arguments = {**(weights.arguments if weights else {}), **options.arguments}
+    inputs = {key: arguments.pop(key) for key in INPUT_KEYS if key in arguments}
+    if weights is None and options.name is None and not is_cached(DEFAULT) and not hub_reachable():
+        return None
+    net = _create(timm, name, arguments)
+    config = net.pretrained_cfg
+    if weights is None:
+        weights = fetch_weights(name, net, config, WAYS_OUT)
+    weights.load_into(net, name)
+    mean, std = (_three(inputs.get(key, weights.inputs.get(key, config.get(key)))) for key in ("mean", "std"))
+    size = inputs.get("size", weights.inputs.get("size", config["input_size"][-1]))
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    try:
+        backbone = TimmBackbone(net, int(height), int(width), mean, std, strides)
+    except UsageError:
+        raise
+    except Exception as error:  # a size that the architecture cannot take shows in many ways
+        raise UsageError(f"backbone {name} cannot take {height}×{width} images: {_line(error)}", "see --backbone-arg size=") from error
+    description = {
+        "name": name,
+        "weights": {"source": weights.source, "sha256": weights.sha256, "license": weights.license},
+        "arguments": arguments,
+        "mean": mean, "std": std, "size": [int(height), int(width)], "channels": backbone.channels,
+    }  # fmt: skip
+    return backbone, description
+
+
+def _create(timm: Any, name: str, arguments: dict[str, Any]) -> Any:
+    try:
+        return timm.create_model(name, pretrained=False, **{"num_classes": 0, **arguments})
+    except RuntimeError as error:
+        if not timm.is_model(name.split(".")[0]):
+            near = timm.list_models(f"*{name.split('.')[0][:6]}*")[:5]
+            raise UsageError(f"timm has no model {name!r}", f"similar: {', '.join(near) or 'none; see timm.list_models()'}") from error
+        raise UsageError(f"backbone {name}: {_line(error)}", "see --backbone-arg") from error
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UsageError(f"backbone {name} does not take {arguments}: {_line(error)}", "see --backbone-arg") from error
+
+
+def _three(value: Any) -> list[float]:
+    values = [float(v) for v in value] if isinstance(value, list | tuple) else [float(value)] * 3
+    if len(values) != 3:
+        raise UsageError(f"mean and std take one or three numbers, not {len(values)}", "for example mean=0.5")
+    return values
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
+

@@ -1,0 +1,85 @@
+"""The head of every table detector: raw columns in, standardised features out, inside the exported graph."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from anoaudit.data.items import TableSpec
+
+Scaling = Literal["standard", "robust", "minmax", "none"]
+LARGEST = 1000.0  # standardised values beyond it are cut: a thousand deviations say all that more could, and squares stay finite
+
+
+class TableInput(nn.Module):
+    """float64[B, D] → float32[B, F]: finite check, imputation and scaling in double (float32 cannot hold epoch seconds).
+
+    A missing or infinite number becomes the training median. A categorical column of C values becomes C + 2 features (one for
+    values never seen, one for missing), (1[k] − p_k)/√(p_k (C + 1)), so that a column weighs about as much as a numeric one
+    and a rare value weighs more (our choice).
+    """
+
+    impute: Tensor
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: TableSpec, rows: npt.NDArray[np.float64], scaling: Scaling) -> None:
+        """`rows` is float64[N, D] of the training rows; statistics are taken from it."""
+        super().__init__()
+        self.numeric = [j for j, rule in enumerate(spec.columns) if rule.kind != "categorical"]
+        self.categorical = [j for j, rule in enumerate(spec.columns) if rule.kind == "categorical"]
+        stats = [_statistics(rows[:, j], scaling) for j in self.numeric]
+        table = torch.tensor(stats, dtype=torch.float64).reshape(-1, 3)
+        self.register_buffer("impute", table[:, 0])
+        self.register_buffer("center", table[:, 1])
+        self.register_buffer("scale", table[:, 2])
+        for j in self.categorical:
+            self.register_buffer(f"shares_{j}", _shares(rows[:, j], len(spec.columns[j].categories)))
+        self.width = len(self.numeric) + sum(self.get_buffer(f"shares_{j}").numel() for j in self.categorical)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float64[B, D] → float32[B, F]."""
+        parts = []
+        if self.numeric:
+            raw = x[:, self.numeric]
+            # A double's largest values overflow in the subtraction below: they count as infinite, thus as missing.
+            bad = torch.isnan(raw) | (raw.abs() > 1e300)
+            parts.append((torch.where(bad, self.impute, raw) - self.center) / self.scale)
+        for j in self.categorical:
+            shares = self.get_buffer(f"shares_{j}")
+            levels = shares.numel()
+            code = torch.where(torch.isnan(x[:, j]), float(levels - 1), x[:, j])
+            hot = (code[:, None] == torch.arange(levels, dtype=torch.float64, device=x.device)).double()
+            parts.append((hot - shares) / torch.sqrt(shares * (levels - 1)))
+        return torch.cat(parts, dim=1).clamp(-LARGEST, LARGEST).float()
+
+
+def _statistics(column: npt.NDArray[np.float64], scaling: Scaling) -> tuple[float, float, float]:
+    """(imputed value, centre, scale) of a numeric column."""
+    finite = column[np.isfinite(column) & (np.abs(column) <= 1e300)]
+    if len(finite) == 0:
+        return 0.0, 0.0, 1.0
+    median = float(np.median(finite))
+    # Around the median, in units of the largest deviation: the squares of 1e200 are not finite.
+    unit = float(np.abs(finite - median).max()) or 1.0
+    relative = (finite - median) / unit
+    center, scale = float(relative.mean()), float(relative.std())
+    if scaling == "robust":
+        low, high = np.quantile(relative, [0.25, 0.75])
+        center, scale = 0.0, float(high - low) / 1.349 or scale
+    elif scaling == "minmax":
+        center, scale = float(relative.min()), float(np.ptp(relative))
+    elif scaling == "none":
+        return median, 0.0, 1.0
+    return median, median + center * unit, scale * unit or 1.0
+
+
+def _shares(codes: npt.NDArray[np.float64], categories: int) -> Tensor:
+    """Share of each category, of unseen values and of missing ones; floors keep the features finite."""
+    filled = np.where(np.isnan(codes), categories + 1, codes).astype(int)
+    counts = np.bincount(filled, minlength=categories + 2).astype(np.float64)
+    return torch.tensor(np.maximum(counts / max(len(codes), 1), max(1.0 / max(len(codes), 1), 1e-3)), dtype=torch.float64)

@@ -1,0 +1,116 @@
+"""`k=v` options to typed values: one parser for `--set` and `--backbone-arg`, with suggestions for misspelt names."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, fields
+from typing import Any, Literal, TypeVar
+
+from anoaudit.errors import UsageError
+
+T = TypeVar("T")
+
+
+def parse_value(text: str) -> Any:
+    """JSON where it is JSON (numbers, true, [1,2]), a list where it has commas, else text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    return [parse_value(part.strip()) for part in text.split(",")] if "," in text else text
+
+
+def parse_pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """`["k=v", …]` → {k: v}. Raises UsageError."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"{option} {text!r} is not of the form name=value", f"for example {option} epochs=50")
+        if key.strip() in pairs:
+            raise UsageError(f"{option} {key.strip()} is given twice", "give it once")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def build(cls: type[T], pairs: dict[str, str], owner: str) -> T:
+    """An options dataclass from `--set` pairs. Raises UsageError for unknown names and values that do not fit."""
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, text in pairs.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            guess = f"did you mean {near[0]}? " if near else ""
+            raise UsageError(f"{owner} has no option {key!r}", f"{guess}see `anoaudit methods {owner}`")
+        values[name] = _convert(hints[name], text, known[name], owner)
+    return cls(**values)
+
+
+def _convert(hint: Any, text: str, field: Field[Any], owner: str) -> Any:
+    bad = UsageError(f"--set {field.name}={text}: {_expected(hint, field)}", f"see `anoaudit methods {owner}`")
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        if text.lower() in ("auto", "none", "default"):
+            return None
+        return _convert(inner[0], text, field, owner)
+    if typing.get_origin(hint) is Literal:
+        choice = text.lower().replace("_", "-")
+        if choice not in typing.get_args(hint):
+            raise bad
+        return choice
+    try:
+        if hint is bool:
+            return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}[text.lower()]
+        if typing.get_origin(hint) is tuple:
+            return tuple(int(part) for part in text.split(",") if part.strip())
+        value = hint(text)
+    except (ValueError, KeyError, OverflowError):
+        raise bad from None
+    low, high = field.metadata.get("range", (None, None))
+    # Written so that NaN fails too.
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        raise bad
+    return value
+
+
+def _expected(hint: Any, field: Field[Any]) -> str:
+    return f"expected {describe_type(hint, field)}"
+
+
+def describe_type(hint: Any, field: Field[Any]) -> str:
+    """In a user's words: `one of a, b`, `a whole number from 1`."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return "whole numbers with commas"
+    word = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, "a value")
+    low, high = field.metadata.get("range", (None, None))
+    if low is not None and high is not None:
+        return f"{word} from {low} to {high}"
+    return f"{word} from {low}" if low is not None else word
+
+
+def describe(cls: type[Any]) -> list[tuple[str, str, str, str]]:
+    """(name, type, default, help) of each option of a dataclass, for `anoaudit methods`."""
+    hints = typing.get_type_hints(cls)
+    rows = []
+    for f in fields(cls):
+        default = "auto" if f.default is None else "" if f.default is MISSING else _shown(f.default)
+        rows.append((f.name, describe_type(hints[f.name], f), default, str(f.metadata.get("help", ""))))
+    return rows
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

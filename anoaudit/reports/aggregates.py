@@ -1,0 +1,144 @@
+"""What a report shows beside the single items: the spread of the scores, their histogram, groups and unreadable items.
+
+At two million rows only the score column is held in memory; everything else is aggregated lazily.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from anoaudit.scoring.table import READABLE, UNREADABLE, ScoreTable
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One bar: readable items with a score from `low` up, and how many of them are flagged."""
+
+    low: float
+    items: int
+    flagged: int
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The scores as a whole. `cut` is the first bin at or above the threshold, None without a threshold."""
+
+    low: float
+    median: float
+    high: float
+    bins: list[Bin]
+    cut: int | None
+
+    @property
+    def log_scale(self) -> bool:
+        """Whether bars need a logarithmic scale for the small bins to be seen at all."""
+        counts = [b.items for b in self.bins if b.items]
+        return bool(counts) and max(counts) > 50 * min(counts)
+
+    @property
+    def long_tail(self) -> bool:
+        """Whether the last bin is open, gathering what lies far above the others."""
+        return len(self.bins) > 2 and self.high - self.bins[-1].low > 2 * (self.bins[-1].low - self.bins[-2].low)
+
+    def above_median(self, score: float) -> float:
+        """Where a score lies between the median (0 and below) and the highest score (1)."""
+        whole = self.high - self.median
+        return (score - self.median) / whole if whole > 0 else 0.0
+
+    def length(self, items: int) -> float:
+        """A bin's bar between 0 and 1."""
+        largest = max((b.items for b in self.bins), default=0)
+        if not items or not largest:
+            return 0.0
+        return math.log1p(items) / math.log1p(largest) if self.log_scale else items / largest
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group's totals; `group` is None for the top level, `median` None when nothing in it is readable."""
+
+    group: str | None
+    items: int
+    readable: int
+    flagged: int
+    median: float | None
+
+
+def spread(table: ScoreTable, bins: int = 14) -> Spread | None:
+    """The readable items' scores in at most `bins` bins, one starting at the threshold; None when none is readable."""
+    frame = (
+        table.lazy()
+        .filter((pl.col("status") == READABLE) & pl.col("score").is_finite())
+        .select("score", pl.col("flagged").fill_null(False))
+        .collect()
+    )
+    if not frame.height:
+        return None
+    score, flagged = frame["score"].to_numpy(), frame["flagged"].to_numpy().astype(bool)
+    threshold = table.summary.threshold
+    if threshold is not None and not math.isfinite(threshold):
+        threshold = None
+    edges = _edges(score, threshold, bins)
+    place = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, len(edges) - 2)
+    items = np.bincount(place, minlength=len(edges) - 1)
+    marked = np.bincount(place[flagged], minlength=len(edges) - 1)
+    cut = None
+    if threshold is not None:
+        cut = len(items) if threshold > edges[-1] else int(np.searchsorted(edges[:-1], threshold, side="left"))
+    return Spread(
+        low=float(score.min()),
+        median=float(np.median(score)),
+        high=float(score.max()),
+        bins=[Bin(float(e), int(n), int(f)) for e, n, f in zip(edges[:-1], items, marked, strict=True)],
+        cut=cut,
+    )
+
+
+def groups(table: ScoreTable) -> list[Group]:
+    """Every group, the largest share of flagged items first."""
+    readable = pl.col("status") == READABLE
+    frame = (
+        table.lazy()
+        .group_by("group")
+        .agg(
+            pl.len().alias("items"),
+            readable.sum().alias("readable"),
+            pl.col("flagged").sum().alias("flagged"),
+            pl.col("score").filter(readable & pl.col("score").is_finite()).median().alias("median"),
+        )
+        .collect()
+    )
+    found = [Group(**row) for row in frame.iter_rows(named=True)]
+    return sorted(
+        found, key=lambda g: (-g.flagged / max(1, g.readable), -g.flagged, g.group is not None, g.group or "")
+    )
+
+
+def unreadable(table: ScoreTable, n: int = 10) -> list[tuple[str, str]]:
+    """Id and reason of the first n items that could not be read."""
+    rows = table.lazy().filter(pl.col("status") == UNREADABLE).select("id", "reason").head(n).collect()
+    return [(item, reason or "no reason given") for item, reason in rows.iter_rows()]
+
+
+def _edges(score: npt.NDArray[np.float64], threshold: float | None, bins: int) -> npt.NDArray[np.float64]:
+    """Bin edges: even over the bulk, the outermost bins reaching to the extremes: one far item must hide nothing."""
+    low, high = float(score.min()), float(np.nextafter(score.max(), np.inf))  # so that the highest score is in a bin
+    q1, q3 = (float(q) for q in np.quantile(score, (0.25, 0.75)))
+    reach = 6 * (q3 - q1)
+    start, end = (max(low, q1 - reach), min(high, q3 + reach)) if reach > 0 else (low, high)
+    if threshold is not None and low < threshold <= high:
+        start = min(start, threshold)
+        end = max(end, min(high, threshold + (threshold - start) / 3))
+    if threshold is not None and start < threshold < end:
+        below = min(max(1, round(bins * (threshold - start) / (end - start))), bins - 1)
+        left, right = np.linspace(start, threshold, below + 1), np.linspace(threshold, end, bins - below + 1)
+        edges = np.concatenate((left[:-1], [threshold], right[1:]))
+    else:
+        edges = np.linspace(start, end, bins + 1)
+    edges[0], edges[-1] = low, high
+    return np.unique(edges)  # of equal scores, or nearly so, many edges coincide

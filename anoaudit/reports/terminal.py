@@ -1,0 +1,157 @@
+"""The report people see first: a head, the ranking, the histogram, groups, unreadable items, figures and notes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+
+from anoaudit.reports import words
+from anoaudit.reports.aggregates import Spread, groups, spread, unreadable
+from anoaudit.reports.look import Column, Look, make_console, share_out
+from anoaudit.reports.metrics import metrics
+from anoaudit.scoring.table import ScoreTable
+
+__all__ = ["make_console", "render"]
+
+_GROUPS = 20
+_UNREADABLE = 10
+_FLAGGED, _OTHER = "red", "cyan"
+
+
+def render(table: ScoreTable, console: Console, top: int = 20) -> None:
+    """Print the report of `table` with its `top` most anomalous items."""
+    look = Look(console)
+    scores, figures = spread(table), metrics(table)
+    _head(table, look)
+    if scores is None:
+        look.title("Most anomalous", "no item is readable")
+    else:
+        _ranking(table, scores, look, max(0, top))
+        _histogram(table, scores, look)
+    _groups(table, figures, look)
+    _unreadable(table, look)
+    if figures:
+        _metrics(figures, look)
+    if table.summary.notes:
+        look.title("Notes")
+        for note in table.summary.notes:
+            look.wrapped(note)
+
+
+def _head(table: ScoreTable, look: Look) -> None:
+    facts = words.facts(table.summary)
+    label = max(len(name) for name, _ in facts) + 2
+    for name, value in facts:
+        style = ("bold red" if table.summary.flagged else "bold") if name == "flagged" else ""
+        shown = look.middle(value, look.width - label) if name == "source" else value
+        look.wrapped(shown, style, indent=0, lead=(f"{name:{label}}", "dim"))
+
+
+def _ranking(table: ScoreTable, scores: Spread, look: Look, top: int) -> None:
+    rows = table.top(top).to_dicts()
+    if not rows:
+        return
+    marked = f", {look.mark} is flagged" if any(row["flagged"] for row in rows) else ""
+    look.title("Most anomalous", f"{len(rows):,} of {table.summary.readable:,}{marked}")
+    score = words.numbers(row["score"] for row in rows)
+    bar = 6 if look.width < 100 else 12
+    hues = [_FLAGGED if row["flagged"] else _OTHER for row in rows]
+    dim = ["dim"] * len(rows)
+    columns = [
+        Column("#", [f"{row['rank'] or place:,}" for place, row in enumerate(rows, 1)], dim, right=True),
+        *([Column("", [look.mark if row["flagged"] else "" for row in rows], hues)] if marked else []),
+        Column("score", [score(row["score"]) for row in rows], right=True),
+        Column("", [look.bar(scores.above_median(row["score"]), bar).ljust(bar) for row in rows], hues),
+    ]
+    if any(row["p_value"] is not None for row in rows):
+        columns.append(Column("p", [words.p_value(row["p_value"]) for row in rows], dim, right=True))
+    if any(row.get("truth") is not None for row in rows):
+        columns.append(Column("truth", [words.MISSING if row["truth"] is None else str(row["truth"]) for row in rows]))
+
+    # id, group and why share what is left, each taking only what its texts need.
+    texts = {"id": [row["id"] for row in rows]}
+    if any(row["group"] and not row["id"].startswith(row["group"] + "/") for row in rows):
+        texts["group"] = [row["group"] or "" for row in rows]  # else the ids say it already
+    if any(row["why"] for row in rows):
+        texts["why"] = [row["why"] or "" for row in rows]
+    room = look.width - 2 - sum(look.needs(column) + 2 for column in columns) - 2 * (len(texts) - 1)
+    widths = share_out(room, [look.needs(Column(name, cells)) for name, cells in texts.items()])
+    for (name, cells), width in zip(texts.items(), widths, strict=True):
+        cut = look.end if name == "why" else look.middle
+        columns.append(Column(name, [cut(cell, width) for cell in cells], dim if name == "why" else ()))
+    look.columns(columns)
+    _more(table.summary.flagged - sum(row["flagged"] for row in rows), "more flagged", look)
+
+
+def _histogram(table: ScoreTable, scores: Spread, look: Look) -> None:
+    remark = words.spread(scores.low, scores.median, scores.high)
+    look.title("Scores", remark + (", bars on a log scale" if scores.log_scale else ""))
+    label = words.numbers(b.low for b in scores.bins)
+    edges = [label(b.low) for b in scores.bins]
+    edge = max(map(len, edges))
+    width = min(60, look.width - 20 - edge)  # the counts stand behind the bars
+    cut = (f"{' ' * edge}  {look.rule} threshold {words.number(table.summary.threshold)} {look.rule}", "yellow")
+    for place, part in enumerate(scores.bins):
+        if place == scores.cut:
+            look.line(cut)
+        bar = look.bar(scores.length(part.items), width)
+        count = f" {part.items:,}" if part.items else ""
+        if scores.long_tail and part is scores.bins[-1]:
+            count += f", up to {words.number(scores.high)}"
+        look.line((f"{edges[place]:>{edge}}  ", "dim"), (bar, _FLAGGED if part.flagged else _OTHER), (count, "dim"))
+    if scores.cut == len(scores.bins):
+        look.line(cut)
+
+
+def _groups(table: ScoreTable, figures: dict[str, Any] | None, look: Look) -> None:
+    found = groups(table)
+    if len(found) < 2:
+        return
+    look.title("Groups", f"{len(found):,}, the largest share of flagged items first")
+    shown = found[:_GROUPS]
+    median = words.numbers(g.median for g in shown)
+    columns = [
+        Column("items", [f"{g.items:,}" for g in shown], right=True),
+        Column("flagged", [f"{g.flagged:,}" for g in shown], right=True),
+        Column("share", [words.share(g.flagged, g.readable) for g in shown], right=True),
+        Column("median score", [median(g.median) for g in shown], right=True),
+    ]
+    if figures:
+        aurocs = {part["group"]: part["auroc"] for part in figures["groups"]}
+        columns.append(Column("AUROC", [words.metric(aurocs.get(g.group)) for g in shown], right=True))
+    room = look.width - 2 - sum(look.needs(column) + 2 for column in columns)
+    names = [look.middle(words.group_name(g.group), max(8, room)) for g in shown]
+    look.columns([Column("group", names), *columns])
+    _more(len(found) - len(shown), "more", look)
+
+
+def _unreadable(table: ScoreTable, look: Look) -> None:
+    rows = unreadable(table, _UNREADABLE)
+    if not rows:
+        return
+    look.title("Unreadable", words.plural(table.summary.unreadable, "item"))
+    needs = [max(cell_len(look.safe(row[side])) for row in rows) for side in (0, 1)]
+    for_id, for_reason = share_out(look.width - 4, needs)
+    reasons = Column("", [look.end(reason, for_reason) for _, reason in rows], ["dim"] * len(rows))
+    look.columns([Column("", [look.middle(item, for_id) for item, _ in rows]), reasons])
+    _more(table.summary.unreadable - len(rows), "more", look)
+
+
+def _metrics(figures: dict[str, Any], look: Look) -> None:
+    look.title("Against the truth", words.metric_heading(figures))
+    lines = words.metric_lines(figures)
+    half = (len(lines) + 1) // 2
+    columns = []
+    for part in (lines[:half], [*lines[half:], ("", "")][:half]):
+        columns.append(Column("", [name for name, _ in part], ["dim"] * half))
+        columns.append(Column("", [value for _, value in part], right=True))
+    look.columns(columns)
+    for remark in words.metric_remarks(figures):
+        look.wrapped(remark, "yellow")
+
+
+def _more(n: int, what: str, look: Look) -> None:
+    if n > 0:
+        look.line((f"{look.ellipsis} and {n:,} {what}", "dim"))

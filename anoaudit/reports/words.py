@@ -1,0 +1,153 @@
+"""How figures are worded, the same in the terminal and in Markdown: counts, shares, scores, rules and calibrations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from anoaudit.scoring.table import Summary
+
+MISSING = "-"
+
+
+def plural(n: int, one: str, many: str = "") -> str:
+    """`1 item`, `2,000 items`."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def share(part: int, whole: int) -> str:
+    """A percentage that never rounds something to nothing, or most to all."""
+    if not whole:
+        return MISSING
+    percent = 100 * part / whole
+    if 0 < percent < 0.1:
+        return "<0.1%"
+    if 99.9 < percent < 100:
+        return ">99.9%"
+    return f"{percent:.1f}%"
+
+
+def number(value: float | None) -> str:
+    """One figure on its own, four significant digits."""
+    return MISSING if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+def numbers(values: Iterable[float | None]) -> Callable[[float | None], str]:
+    """A formatter that gives every figure of one column the same decimals, so that they can be compared by eye."""
+    sizes = [abs(v) for v in values if v is not None and math.isfinite(v) and v]
+    largest = max(sizes, default=1.0)
+    if largest >= 1e7 or largest < 1e-3:
+        return lambda value: MISSING if value is None or not math.isfinite(value) else f"{value:.3e}"
+    decimals = max(0, 3 - max(0, math.floor(math.log10(largest))))
+    if largest < 0.1:
+        decimals = 5
+    return lambda value: MISSING if value is None or not math.isfinite(value) else f"{value:.{decimals}f}"
+
+
+def p_value(value: float | None) -> str:
+    """A tail probability in at most seven characters."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value < 1e-99:
+        return "<1e-99"
+    return f"{value:.1e}" if value < 0.001 else f"{value:.3f}"
+
+
+def metric(value: float | None) -> str:
+    """A figure between 0 and 1; only a perfect one reads 1.000."""
+    if value is None:
+        return MISSING
+    return ">0.999" if 0.9995 <= value < 1 else f"{value:.3f}"
+
+
+def printable(text: str) -> str:
+    """The text in one line, control, direction and other invisible characters spelt out: file names are anyone's."""
+    if text.isprintable():
+        return text
+    # A zero-width joiner holds an emoji together and does no harm.
+    return "".join(c if c.isprintable() or c == "\u200d" else c.encode("unicode_escape").decode() for c in text)
+
+
+def group_name(group: str | None) -> str:
+    """A group as the reader knows it."""
+    return "(top level)" if group is None else printable(group)
+
+
+def calibration(values: dict[str, Any]) -> str:
+    """What the p-values are, in words that claim no more than is true; empty when nothing is known."""
+    kind = str(values.get("kind") or "")
+    if kind == "fitted-null":
+        return "estimated FDR (p-values from a null fitted to the bulk)"
+    if kind == "conformal-clean":
+        n = next(
+            (values[key] for key in ("n", "n_normals", "normals", "rows") if isinstance(values.get(key), int)), None
+        )
+        normals = "known normals" if n is None else plural(n, "known normal")
+        return f"controlled FDR (split-conformal on {normals})"
+    if kind == "none":
+        return "none (no p-values)"
+    return printable(kind)
+
+
+def facts(summary: Summary) -> list[tuple[str, str]]:
+    """The report's head: what was scored, by what, and by which rule it was decided. Unknown ones are left out."""
+    kind = {"images": "image", "table": "row"}.get(summary.kind)
+    items = [plural(summary.rows, kind) if kind else f"{summary.rows:,}"]
+    if summary.unreadable:
+        items.append(f"{summary.unreadable:,} unreadable")
+    if summary.ignored:
+        items.append(f"{plural(summary.ignored, 'other file')} ignored")
+    flagged = f"{summary.flagged:,}"
+    if summary.readable:
+        flagged += f" of {summary.readable:,} readable ({share(summary.flagged, summary.readable)})"
+    model = [printable(str(summary.model[key])) for key in ("name", "method") if summary.model.get(key)]
+    if summary.provider:
+        model.append(printable(summary.provider))
+    found = [
+        ("source", printable(summary.source)),
+        ("items", ", ".join(items)),
+        ("flagged", flagged),
+        ("rule", printable(summary.rule)),
+        ("threshold", number(summary.threshold)),
+        ("calibration", calibration(summary.calibration)),
+        ("model", ", ".join(model)),
+    ]
+    return [(name, text) for name, text in found if text and (name, text) != ("threshold", MISSING)]
+
+
+def spread(low: float, median: float, high: float) -> str:
+    """The scores' range in words."""
+    return f"lowest {number(low)}, median {number(median)}, highest {number(high)}"
+
+
+def metric_heading(figures: dict[str, Any]) -> str:
+    """What the figures are over."""
+    return f"{plural(figures['n'], 'item')}, {plural(figures['anomalies'], 'anomaly', 'anomalies')}"
+
+
+def metric_lines(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """The figures against the truth as name and value, an undefined one as a dash."""
+    lines = [
+        ("AUROC", metric(figures["auroc"])),
+        ("average precision", metric(figures["average_precision"])),
+        ("precision", metric(figures["precision"])),
+        ("recall", metric(figures["recall"])),
+        ("F1", metric(figures["f1"])),
+    ]
+    if figures["k"]:
+        lines.append((f"precision at {figures['k']:,}", metric(figures["precision_at_k"])))
+    if figures["precision_at_10"] is not None and figures["k"] != 10:
+        lines.append(("precision at 10", metric(figures["precision_at_10"])))
+    return lines
+
+
+def metric_remarks(figures: dict[str, Any]) -> list[str]:
+    """What the figures cannot show, one line each."""
+    remarks = []
+    if figures["unreadable_anomalies"]:
+        missed = plural(figures["unreadable_anomalies"], "anomaly", "anomalies")
+        remarks.append(f"{missed} could not be read: misses that these figures leave out")
+    if figures["unlabelled"]:
+        remarks.append(f"{plural(figures['unlabelled'], 'readable item')} without a truth left out")
+    return remarks

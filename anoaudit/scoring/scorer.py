@@ -1,0 +1,189 @@
+"""Items through a model to a score table, in memory that does not grow with the data but for 16 bytes a row.
+
+Two passes: scores spool to a Parquet file, then all are ranked and decided and the final table is written. Only a fixed
+threshold could stream; it takes the same road, and leaves ranks null.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from anoaudit.data.items import UNLABELLED, Chunk, Dataset, InputSpec, TableSpec
+from anoaudit.errors import AuditError
+from anoaudit.model.calibration import Calibration
+from anoaudit.model.session import BATCH, Session
+from anoaudit.scoring.decisions import Rule, decide, ranks
+from anoaudit.scoring.table import READABLE, UNREADABLE, ScoreTable, ScoreTableWriter, Summary
+from anoaudit.scoring.why import explain_maps, explain_rows
+
+Progress = Callable[[int], None]  # called with the number of items done so far
+
+
+@dataclass(frozen=True)
+class Limit:
+    """`--max-unreadable N|P%`."""
+
+    count: int | None = None
+    share: float | None = 5.0
+
+    def exceeded(self, unreadable: int, rows: int) -> bool:
+        """Whether so many unreadable items of so many are too many."""
+        if self.count is not None:
+            return unreadable > self.count
+        return 100.0 * unreadable > (self.share or 0.0) * rows
+
+    def __str__(self) -> str:
+        return str(self.count) if self.count is not None else f"{self.share:g}%"
+
+
+def score_dataset(
+    dataset: Dataset,
+    session: Session,
+    spec: InputSpec,
+    out: Path,
+    calibrate: Callable[[npt.NDArray[np.float64]], Calibration],
+    rule: Rule,
+    truth: bool,
+    progress: Progress | None = None,
+) -> ScoreTable:
+    """Score every item and write the score table to `out` (Parquet).
+
+    `calibrate` gets all scores and returns the normal reference: the model's own for `score`, a null fitted to these scores
+    for the audit. The summary's `model` is the caller's to fill in.
+    """
+    with tempfile.TemporaryDirectory(prefix="anoaudit-") as folder:
+        spool = ScoreTableWriter(Path(folder, "spool.parquet"), truth)
+        scores: list[npt.NDArray[np.float64]] = []
+        done = unreadable = 0
+        for chunk in dataset.chunks(spec, BATCH[dataset.kind]):
+            frame, given = _score_chunk(chunk, session, spec, truth)
+            spool.write(frame)
+            scores.append(given)
+            done += len(chunk)
+            unreadable += len(chunk) - len(given)
+            if progress is not None:
+                progress(done)
+        if done == 0:
+            raise AuditError(f"{dataset.source} has no items", "give data with at least one row or image")
+        spooled = spool.close(Summary())
+        summary = Summary(
+            source=dataset.source,
+            kind=dataset.kind,
+            rows=done,
+            readable=done - unreadable,
+            unreadable=unreadable,
+            ignored=dataset.ignored,
+            provider=session.provider,
+            notes=(session.note,) if session.note else (),
+        )
+        return _decide(spooled, np.concatenate(scores), out, calibrate, rule, summary)
+
+
+def _score_chunk(
+    chunk: Chunk, session: Session, spec: InputSpec, truth: bool
+) -> tuple[pl.DataFrame, npt.NDArray[np.float64]]:
+    """Undecided rows of a chunk, and the scores of the readable ones."""
+    readable = chunk.readable
+    reasons = list(chunk.reasons)
+    values, why = np.full(len(chunk), np.nan), np.full(len(chunk), None, dtype=object)
+    if readable.any():
+        raw, maps = session.run(chunk.values)
+        values[readable] = raw.astype(np.float64)
+        if maps is not None:
+            why[readable] = explain_maps(maps)
+        elif isinstance(spec, TableSpec):
+            why[readable] = explain_rows(chunk.values, spec)
+        for i in np.flatnonzero(readable & ~np.isfinite(values)):
+            reasons[i], values[i], why[i] = "the model gives no finite score", np.nan, None
+    ok = np.array([reason is None for reason in reasons], dtype=bool)
+    frame = pl.DataFrame(
+        {
+            "id": chunk.ids,
+            "status": [READABLE if fine else UNREADABLE for fine in ok],
+            "reason": pl.Series(reasons, dtype=pl.String),
+            "score": pl.Series(values).fill_nan(None),
+            "p_value": pl.Series([None] * len(chunk), dtype=pl.Float64),
+            "flagged": pl.Series([False] * len(chunk)),
+            "rank": pl.Series([None] * len(chunk), dtype=pl.UInt32),
+            "group": pl.Series(chunk.groups, dtype=pl.String),
+            "why": pl.Series(why.tolist(), dtype=pl.String),
+        }
+    )
+    if truth:
+        frame = frame.with_columns(truth=pl.Series(chunk.truth).replace(UNLABELLED, None))
+    return frame, values[ok]
+
+
+def _decide(
+    spooled: ScoreTable,
+    scores: npt.NDArray[np.float64],
+    out: Path,
+    calibrate: Callable[[npt.NDArray[np.float64]], Calibration],
+    rule: Rule,
+    summary: Summary,
+) -> ScoreTable:
+    """The second pass: p-values, ranks and flags over all rows."""
+    calibration = calibrate(scores)
+    p_values = calibration.p_values(scores)
+    flags = decide(rule, scores, p_values)
+    places = None if rule.streams else ranks(scores)
+    threshold = rule.threshold if rule.threshold is not None else (float(scores[flags].min()) if flags.any() else None)
+    notes = summary.notes + ((calibration.note,) if calibration.note else ())
+    summary = replace(
+        summary,
+        flagged=int(flags.sum()),
+        rule=rule.describe(calibration),
+        threshold=threshold,
+        calibration=calibration.to_json(),
+        notes=notes,
+    )
+    with finished_table(out, spooled.has_truth) as writer:
+        position = 0
+        for frame in spooled.batches():
+            ok = frame["status"].to_numpy() == READABLE
+            part = slice(position, position + int(ok.sum()))
+            position = part.stop
+            writer.write(
+                frame.with_columns(
+                    p_value=_spread(ok, None if p_values is None else p_values[part], pl.Float64),
+                    flagged=_spread(ok, flags[part], pl.Boolean).fill_null(False),
+                    rank=_spread(ok, None if places is None else places[part], pl.UInt32),
+                )
+            )
+    return writer.close(summary)
+
+
+@contextlib.contextmanager
+def finished_table(out: Path, truth: bool) -> Iterator[ScoreTableWriter]:
+    """A writer whose file is removed when the block fails. Raises AuditError when the disk is full or not writable."""
+    try:
+        writer = ScoreTableWriter(out, truth)
+    except OSError as error:
+        raise AuditError(f"{out} cannot be written: {error.strerror or error}", "choose another place with -o") from error
+    try:
+        yield writer
+    except BaseException as error:
+        writer.abandon()
+        if isinstance(error, OSError):
+            raise AuditError(f"{out} cannot be written: {error.strerror or error}", "free some space") from error
+        raise
+
+
+def _spread(ok: npt.NDArray[np.bool_], values: npt.NDArray[np.generic] | None, dtype: type[pl.DataType]) -> pl.Series:
+    """Values of the readable rows at their places, null elsewhere."""
+    if values is None:
+        return pl.Series([None] * len(ok), dtype=dtype)
+    places = np.full(len(ok), -1, dtype=np.int64)
+    places[ok] = np.arange(int(ok.sum()))
+    taken = pl.Series(values, dtype=dtype).gather(pl.Series(np.maximum(places, 0), dtype=pl.UInt32)) if len(values) else None
+    if taken is None:
+        return pl.Series([None] * len(ok), dtype=dtype)
+    return pl.select(pl.when(pl.Series(ok)).then(taken).otherwise(None)).to_series().cast(dtype)

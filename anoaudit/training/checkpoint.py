@@ -1,0 +1,109 @@
+"""Checkpoints in `<MODEL>.part/`: tensors as safetensors, the rest as JSON; each write is a rename."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from anoaudit.errors import AuditError, UsageError
+
+SECONDS_BETWEEN = 10.0
+STATE, TENSORS = "state.json", "checkpoint.safetensors"
+
+
+class Checkpoints:
+    """The state of an unfinished `fit`. `settings` must be equal for a resume: data, method, options, seed."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any], resume: bool) -> None:
+        self.folder = folder
+        self._settings = json.loads(json.dumps(settings))
+        self._last = time.monotonic()
+        self._found: dict[str, Any] | None = None
+        if resume:
+            self._found = self._read()
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AuditError(f"{folder} cannot be written: {error.strerror or error}", "choose another place with -o") from error
+
+    def _read(self) -> dict[str, Any] | None:
+        path = self.folder / STATE
+        if not path.exists():
+            return None
+        try:
+            state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            theirs = state["settings"]
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise AuditError(f"{path} is damaged", "start anew without --resume") from error
+        if theirs != self._settings:
+            odd = next((k for k in self._settings if theirs.get(k) != self._settings[k]), "settings")
+            raise UsageError(f"--resume: {odd} differs from the interrupted run's", "repeat its options, or start anew without --resume")
+        return state
+
+    def load(self, stage: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """State and tensors of an interrupted stage, or None."""
+        state = self._found
+        if state is None or stage not in state["stages"]:
+            return None
+        entry = state["stages"][stage]
+        try:
+            return entry["state"], load_file(self.folder / entry["file"])
+        except (SafetensorError, OSError, KeyError) as error:
+            raise AuditError(f"{self.folder / TENSORS} is damaged", "start anew without --resume") from error
+
+    def due(self) -> bool:
+        """Whether the last write is long enough ago."""
+        return time.monotonic() - self._last >= SECONDS_BETWEEN
+
+    def save(self, stage: str, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Write a stage's state. The tensors come first under a new name: a kill between the two leaves the old pair whole."""
+        self._last = time.monotonic()
+        path = self.folder / STATE
+        name = f"{stage}-{state.get('epoch', 0)}.safetensors"
+        plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+        try:
+            save_file(plain, self.folder / (name + ".tmp"))
+            (self.folder / (name + ".tmp")).rename(self.folder / name)
+            document = self._found or {"settings": self._settings, "stages": {}}
+            old = document["stages"].get(stage, {}).get("file")
+            document["stages"][stage] = {"state": state, "file": name}
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(document), encoding="utf-8")
+            temporary.rename(path)
+            self._found = document
+            if old and old != name:
+                (self.folder / old).unlink(missing_ok=True)
+        except (OSError, SafetensorError) as error:
+            raise AuditError(f"{self.folder} cannot be written: {error}", "free some space, then go on with --resume") from error
+
+    def remove(self) -> None:
+        """After a finished fit nothing stays behind."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """An optimiser's state as JSON and tensors."""
+    state = optimizer.state_dict()["state"]
+    tensors = {f"optimizer.{i}.{k}": v for i, entry in state.items() for k, v in entry.items() if isinstance(v, Tensor)}
+    scalars = {str(i): {k: v for k, v in entry.items() if not isinstance(v, Tensor)} for i, entry in state.items()}
+    return scalars, tensors
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, scalars: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """The inverse of `pack_optimizer`."""
+    state: dict[int, dict[str, Any]] = {int(i): dict(entry) for i, entry in scalars.items()}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, i, name = key.split(".", 2)
+            state.setdefault(int(i), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,164 @@
+"""Mini-batch training, the same for every method: epochs, best state, checkpoint and resume, back-off when memory runs out."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from anoaudit.errors import AuditError
+from anoaudit.progress import Reporter
+from anoaudit.training.checkpoint import Checkpoints, pack_optimizer, unpack_optimizer
+from anoaudit.training.device import epoch_generator
+
+
+class Batches(Protocol):
+    """Training items by index, already on the device: `x` float32[B, …] and labels int8[B] (-1 unknown)."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The items at these indices."""
+        ...
+
+
+Objective = Callable[[Tensor, Tensor, int], Tensor]  # (x, labels, epoch) → scalar loss
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to optimise. `warmup` epochs come before the best (lowest training loss) epoch is looked for."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float = 0.0
+    warmup: int = 0
+    keep_best: bool = True
+
+
+@dataclass
+class History:
+    """What happened: the mean loss of each epoch, the epoch kept, the batch size in the end."""
+
+    losses: list[float] = field(default_factory=list)
+    best_epoch: int = -1
+    batch_size: int = 0
+    weight_change: float = 0.0  # largest absolute change of any weight
+
+
+def train(
+    module: nn.Module,
+    objective: Objective,
+    data: Batches,
+    schedule: Schedule,
+    *,
+    device: torch.device,
+    seed: int,
+    checkpoints: Checkpoints,
+    reporter: Reporter,
+    stage: str = "train",
+) -> History:
+    """Minimise the objective with Adam; bf16 autocast on a GPU. Leaves the best epoch's weights in `module`.
+
+    Raises AuditError when the loss stops being finite.
+    """
+    module.to(device).train()
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in parameters]
+    optimizer = torch.optim.Adam(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
+    history = History(batch_size=min(schedule.batch_size, len(data)))
+    best = copy.deepcopy(module.state_dict())
+    start = 0
+    found = checkpoints.load(stage)
+    if found is not None:
+        state, tensors = found
+        module.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        best = {k[5:]: v.to(device) for k, v in tensors.items() if k.startswith("best.")}
+        unpack_optimizer(optimizer, state["optimizer"], tensors)
+        history = History(state["losses"], state["best_epoch"], state["batch_size"])
+        start = state["epoch"]
+        reporter.note(f"resuming after epoch {start}")
+    with reporter.phase("training", schedule.epochs) as task:
+        epoch = start
+        while epoch < schedule.epochs:
+            saved = copy.deepcopy((module.state_dict(), optimizer.state_dict())) if device.type == "cuda" else None
+            try:
+                loss = _epoch(module, objective, data, optimizer, history.batch_size, device, seed, epoch)
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                if history.batch_size <= 1:
+                    raise AuditError("out of memory even with batches of one", "use smaller images or --device cpu") from error
+                if saved is not None:
+                    module.load_state_dict(saved[0])
+                    optimizer.load_state_dict(saved[1])
+                    torch.cuda.empty_cache()
+                history.batch_size = max(1, history.batch_size // 2)
+                reporter.note(f"out of memory: going on with batches of {history.batch_size}")
+                continue
+            if not math.isfinite(loss):
+                raise AuditError(f"training diverged: the loss is {loss} in epoch {epoch + 1}", "lower the step with --set lr=1e-4")
+            history.losses.append(loss)
+            epoch += 1
+            if epoch > schedule.warmup and (history.best_epoch < 0 or loss < history.losses[history.best_epoch]):
+                history.best_epoch = epoch - 1
+                best = copy.deepcopy(module.state_dict())
+            task.update(epoch, f"loss {loss:.4g}")
+            if checkpoints.due():
+                _save(checkpoints, stage, module, best, optimizer, history, epoch)
+    if schedule.keep_best and history.best_epoch >= 0:
+        module.load_state_dict(best)
+    history.weight_change = max((float((a - p.detach()).abs().max()) for a, p in zip(before, parameters, strict=True)), default=0.0)
+    module.eval()
+    return history
+
+
+def _epoch(
+    module: nn.Module,
+    objective: Objective,
+    data: Batches,
+    optimizer: torch.optim.Optimizer,
+    batch_size: int,
+    device: torch.device,
+    seed: int,
+    epoch: int,
+) -> float:
+    """One pass; the mean loss over items. A last batch of one item is left out: contrasts need two."""
+    torch.manual_seed((seed * 1_000_003 + epoch) % (2**63 - 1))
+    order = torch.randperm(len(data), generator=epoch_generator(seed, epoch))
+    total, count = 0.0, 0
+    module.train()
+    for indices in order.split(batch_size):
+        if len(indices) < 2 <= len(data):
+            continue
+        x, labels = data.batch(indices, device)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+            loss = objective(x, labels, epoch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += float(loss.detach()) * len(indices)
+        count += len(indices)
+    return total / max(count, 1)
+
+
+def _save(
+    checkpoints: Checkpoints,
+    stage: str,
+    module: nn.Module,
+    best: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    history: History,
+    epoch: int,
+) -> None:
+    scalars, tensors = pack_optimizer(optimizer)
+    tensors |= {f"model.{k}": v for k, v in module.state_dict().items()} | {f"best.{k}": v for k, v in best.items()}
+    state = {
+        "epoch": epoch, "losses": history.losses, "best_epoch": history.best_epoch, "batch_size": history.batch_size,
+        "optimizer": scalars,
+    }  # fmt: skip
+    checkpoints.save(stage, state, tensors)
