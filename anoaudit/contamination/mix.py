@@ -81,7 +81,7 @@ def contaminate(
         if pools.other is not None:
             inputs.append(Input("ANOMALIES", anomalies or "", files_of(pools.other)))
         if pools.truth is not None and pools.truth.column is None:
-            inputs.append(Input("--truth", truth or "", [truth_file(truth or "")]))
+            inputs.append(Input("--truth", truth or "", [truth_file(truth or "")[0]]))
         target = _target(out, pools)
         check(target, inputs, force)
         drawn = draw(len(pools.normals), len(pools.anomalies), ratio, seed, with_replacement)
@@ -138,7 +138,7 @@ def _columns(pools: Pools) -> list[str]:
 
 def _write_images(pools: Pools, drawn: Draw, target: Target) -> list[str]:
     """Copy the files; returns the ids in the mixture's order."""
-    pool = pools.other or pools.data
+    pool = pools.data if pools.other is None else pools.other
     assert isinstance(pools.data, ImageFolder)
     assert isinstance(pool, ImageFolder)
     # Normals come first here, so that of two equal names it is theirs that stays.
@@ -178,10 +178,10 @@ def _inputs_json(pools: Pools) -> dict[str, Any]:
     if pools.truth is not None and pools.truth.column is not None:
         given["truth"] = {"column": pools.truth.column}
     elif pools.truth is not None:
-        path = truth_file(pools.truth.spec)
+        path, column = truth_file(pools.truth.spec)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        given["truth"] = {"file": path.name + pools.truth.spec[len(str(path)) :], "fingerprint": digest}
+        given["truth"] = {"file": path.name, "column": column, "fingerprint": digest}
     return given
 
 
@@ -209,6 +209,6 @@ def _write_manifest(
         "replacement": mixture.replacement,
         "anomalies": chosen,
     }
-    target.manifest.write_text(
-        json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
-    )
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    # A folder's name need not be UTF-8; ids are made printable by the data room already.
+    target.manifest.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -108,6 +108,9 @@ def files_of(source: Source) -> list[Path]:
     return source.paths if isinstance(source, ImageFolder) else source.files
 
 
-def truth_file(truth: str) -> Path:
-    """The file of `FILE[:COLUMN]`, as `anoaudit.data.labels` finds it."""
-    return Path(truth) if Path(truth).is_file() else Path(truth.rpartition(":")[0])
+def truth_file(truth: str) -> tuple[Path, str | None]:
+    """The file and the column of `FILE[:COLUMN]`, as `anoaudit.data.labels` finds them."""
+    if Path(truth).is_file():
+        return Path(truth), None
+    file, _, column = truth.rpartition(":")
+    return Path(file), column

@@ -138,23 +138,26 @@ def _csv_lines(files: Sequence[Path], wanted: Positions, columns: Sequence[str],
     for path in files:
         names = columns_of(path)
         places = [names.index(name) for name in columns]
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, delimiter=_sniff(path))
-            next(reader)
-            try:
-                for cells in reader:
-                    if not cells and len(names) > 1:
-                        continue  # a blank line is no row
+        line = 0
+        try:
+            with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+                reader = csv.reader(file, delimiter=_sniff(path))
+                for line, cells in enumerate(reader):
+                    if line == 0 or (not cells and len(names) > 1):
+                        continue  # the header; a blank line is no row
                     if position in keep:
                         row = cells or [""]
                         yield csv_line([row[i] for i in places] if len(row) == len(names) else row, delimiter)
                     position += 1
-            except csv.Error as error:
-                raise AuditError(f"{path}, line {reader.line_num}: {error}", "mend or remove the line") from error
+        except (csv.Error, OSError) as error:
+            raise AuditError(f"{path} cannot be read after line {line}: {error}", "mend or remove the line") from error
 
 
 def csv_line(cells: Sequence[str], delimiter: str = ",") -> str:
-    """One line of CSV. (csv.writer of Python 3.11 leaves a lone carriage return unquoted; nobody could read it back.)"""
+    """One line of CSV.
+
+    Python 3.11's csv.writer leaves a lone carriage return unquoted, and then nobody can read the line back.
+    """
     special = (delimiter, '"', "\n", "\r")
     quoted = ['"' + cell.replace('"', '""') + '"' if any(c in cell for c in special) else cell for cell in cells]
     return (delimiter.join(quoted) if quoted != [""] else '""') + "\n"
@@ -169,7 +172,7 @@ def _sniff(path: Path) -> str:
 
 def _delimiter_for(columns: Sequence[str], preferred: str) -> str:
     """The input's delimiter, unless the header would be taken for another's (one column left, say)."""
-    for delimiter in (preferred, *DELIMITERS):
+    for delimiter in preferred + DELIMITERS:
         if max(DELIMITERS, key=csv_line(columns, delimiter).count) == delimiter:
             return delimiter
     return preferred

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
-#: Restricting the formats keeps Pillow's rarely-used parsers (and Ghostscript) away from hostile files.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+#: Restricting the formats keeps Pillow's rarely-used parsers (and Ghostscript) away from hostile files. MPO opens as JPEG: named here,
+#: where Pillow knows no such entry, it would make every other format unreadable.
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 1024 * 1024
 

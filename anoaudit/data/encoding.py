@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,29 +46,30 @@ def infer_spec(
         if name in exclude or (columns is not None and name not in columns):
             dropped[name] = "excluded"
             continue
-        found = _rule(sample[name], columns is not None, max(total or 0, sample.height))
+        # Without its name, as polars takes some names (like "^a$" or "count") for more than a name.
+        found = _rule(sample[name].alias(""), name, columns is not None, max(total or 0, sample.height))
         if isinstance(found, str):
             dropped[name] = found
         else:
-            rules.append(found)
+            rules.append(replace(found, name=name))
     if not rules:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(dropped.items())[:4])
         raise AuditError(f"no usable column: {reasons or 'the table has none'}", "name features with --columns, or add some")
     return TableSpec(columns=tuple(rules), dropped=dropped)
 
 
-def _rule(values: pl.Series, asked: bool, total: int) -> ColumnRule | str:
+def _rule(values: pl.Series, name: str, asked: bool, total: int) -> ColumnRule | str:
     """The rule of one column, or why it is dropped."""
     present = values.fill_nan(None).drop_nulls() if values.dtype.is_float() else values.drop_nulls()
     if present.len() == 0:
         return "all values missing"
-    if isinstance(values.dtype, pl.List | pl.Array | pl.Struct) or values.dtype in (pl.Object, pl.Binary):
+    if not _is_plain(values.dtype):
         return f"nested or binary ({values.dtype})"
     distinct = present.n_unique()
     if distinct == 1:
         return "constant"
     if values.dtype.is_numeric():
-        if values.dtype.is_integer() and not asked and _identifies(values.name, present, values.len(), total):
+        if values.dtype.is_integer() and not asked and _identifies(name, present, values.len(), total):
             return "identifier (every value once)"
         finite = present.cast(pl.Float64).filter(present.cast(pl.Float64).is_finite())
         return "constant" if finite.n_unique() < 2 else _numeric(values, "numeric", "")
@@ -75,7 +77,13 @@ def _rule(values: pl.Series, asked: bool, total: int) -> ColumnRule | str:
         return _numeric(values, "boolean", "")
     if values.dtype.is_temporal():
         return _numeric(values, "datetime", "")
-    return _text_rule(values.cast(pl.String), distinct, asked, total)
+    return _text_rule(values.cast(pl.String), name, distinct, asked, total)
+
+
+def _is_plain(dtype: pl.DataType) -> bool:
+    """Whether one value of the type can be one number or one word."""
+    known = dtype.is_numeric() or dtype.is_temporal() or dtype in (pl.Boolean, pl.String, pl.Categorical, pl.Enum, pl.Null)
+    return known and not dtype.is_nested()
 
 
 def _identifies(name: str, present: pl.Series, rows: int, total: int) -> bool:
@@ -86,7 +94,7 @@ def _identifies(name: str, present: pl.Series, rows: int, total: int) -> bool:
     return span <= total * present.len() / rows or IDENTIFIER_NAME.search(name) is not None
 
 
-def _text_rule(values: pl.Series, distinct: int, asked: bool, total: int) -> ColumnRule | str:
+def _text_rule(values: pl.Series, name: str, distinct: int, asked: bool, total: int) -> ColumnRule | str:
     present = values.drop_nulls()
     if present.str.to_lowercase().is_in([*TRUE, *FALSE]).all():
         return _numeric(values, "boolean", "")
@@ -96,7 +104,7 @@ def _text_rule(values: pl.Series, distinct: int, asked: bool, total: int) -> Col
         if finite.n_unique() < 2:
             return "constant"
         integers = finite.len() == numbers.len() and bool((finite == finite.floor()).all())
-        if integers and not asked and _identifies(values.name, finite, values.len(), total):
+        if integers and not asked and _identifies(name, finite, values.len(), total):
             return "identifier (every value once)"
         return _numeric(values, "numeric", "")
     for form in DATE_FORMATS:
@@ -106,7 +114,7 @@ def _text_rule(values: pl.Series, distinct: int, asked: bool, total: int) -> Col
         return "identifier (every value once)"
     if distinct > MAX_CATEGORIES:
         return f"text with {distinct} different values (at most {MAX_CATEGORIES} make a category)"
-    counts = present.alias("").value_counts().sort("")
+    counts = present.value_counts().sort("")
     n = values.len()
     frequencies = [count / n for count in counts["count"].to_list()] + [values.null_count() / n]
     return ColumnRule(
@@ -142,7 +150,7 @@ def encode(
             raise AuditError(
                 f"column {rule.name!r} is missing; the model needs it", f"the data's columns are {', '.join(frame.columns[:12])}"
             )
-        out[:, j], bad = _encode(frame[rule.name], rule, refuse)
+        out[:, j], bad = _encode(frame[rule.name].alias(""), rule, refuse)
         for i in bad:
             if reasons[i] is None:
                 shown = str(frame[rule.name][i])[:40]
@@ -157,7 +165,7 @@ def _encode(values: pl.Series, rule: ColumnRule, refuse: bool = True) -> tuple[n
     """One column to float64[B], and the rows whose value does not parse."""
     text = values.dtype == pl.String or values.dtype in (pl.Categorical, pl.Enum)
     if rule.kind == "categorical":
-        if not text and values.dtype != pl.Null and (values.dtype.is_nested() or values.dtype == pl.Binary):
+        if not _is_plain(values.dtype):
             raise _wrong_type(values, rule)
         codes = {name: float(code) for code, name in enumerate(rule.categories)}
         known = values.cast(pl.String).replace_strict(codes, default=float(len(codes)), return_dtype=pl.Float64)

@@ -71,7 +71,7 @@ class Labels:
         """Read the file's paths as relative to the file's own folder where they match nothing relative to DATA."""
         if self.column is not None or any(item in self.by_id for item in ids):
             return
-        folder = _split(self.spec)[0].resolve().parent
+        folder = split_spec(self.spec)[0].resolve().parent
         moved = {os.path.relpath(folder / key, root.resolve()).replace(os.sep, "/"): v for key, v in self.by_id.items()}
         if any(item in moved for item in ids):
             self.by_id = moved
@@ -81,7 +81,7 @@ def open_labels(spec: str, columns: Sequence[str] = ()) -> Labels:
     """`COLUMN` or `FILE[:COLUMN]`; a column of the data wins over a file of that name. Raises UsageError."""
     if spec in columns:
         return Labels(spec, column=spec)
-    path, column = _split(spec)
+    path, column = split_spec(spec)
     if not path.is_file():
         known = f"the data's columns are {', '.join(columns[:8])}" if columns else "give a CSV or Parquet file"
         raise UsageError(f"{spec!r} is neither a column of the data nor a file", known)
@@ -104,7 +104,7 @@ def open_labels(spec: str, columns: Sequence[str] = ()) -> Labels:
     return Labels(spec, by_id=by_id)
 
 
-def _split(spec: str) -> tuple[Path, str | None]:
+def split_spec(spec: str) -> tuple[Path, str | None]:
     """`FILE:COLUMN` → (file, column); a file whose own name has a colon is tried first."""
     if Path(spec).is_file() or ":" not in spec:
         return Path(spec), None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -83,8 +84,7 @@ def _from_arrow(batch: pa.RecordBatch) -> pl.DataFrame:
         if pa.types.is_decimal256(kind):  # polars has no such type
             batch = batch.set_column(i, batch.schema.names[i], batch.column(i).cast(pa.float64()))
     frame = pl.DataFrame(pl.from_arrow(batch))
-    words = [name for name, kind in frame.schema.items() if kind in (pl.String, pl.Categorical, pl.Enum)]
-    return frame.with_columns(_cleaned(pl.col(words).cast(pl.String))) if words else frame
+    return frame.with_columns(_cleaned((cs.string(include_categorical=True) | cs.enum()).cast(pl.String)))
 
 
 def _cleaned(text: pl.Expr) -> pl.Expr:

@@ -8,7 +8,7 @@ from pathlib import Path
 from anoaudit.data import decoding, rows
 from anoaudit.data.images import ImageFolder, scan
 from anoaudit.data.items import Dataset
-from anoaudit.data.labels import _split, open_labels
+from anoaudit.data.labels import open_labels, split_spec
 from anoaudit.data.tables import ColumnOptions, TableFiles
 from anoaudit.errors import AuditError, UsageError
 
@@ -24,7 +24,7 @@ def open_dataset(
     """
     options = options or ColumnOptions()
     root, paths, ignored = _find(data)
-    given = {_split(spec)[0].resolve() for spec in (truth, labels) if spec}
+    given = {split_spec(spec)[0].resolve() for spec in (truth, labels) if spec}
     if len(paths) > 1:  # labels beside the data are no data
         paths = [path for path in paths if path.resolve() not in given]
     images = [path for path in paths if path.suffix.lower() in decoding.SUFFIXES]

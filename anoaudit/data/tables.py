@@ -171,7 +171,7 @@ class TableFiles:
         for file in self.files:
             for rows in read_rows(file, size, columns):
                 if order:  # files may hold the same columns in another order
-                    rows = replace(rows, frame=rows.frame.select(order))
+                    rows = replace(rows, frame=pl.DataFrame([rows.frame[name] for name in order]))
                 yield start, rows
                 start += len(rows.reasons)
 

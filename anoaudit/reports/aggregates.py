@@ -70,7 +70,7 @@ class Group:
 
 
 def spread(table: ScoreTable, bins: int = 14) -> Spread | None:
-    """The readable items' scores in at most `bins` bins, one starting at the threshold; None when none is readable."""
+    """The readable items' scores in about `bins` bins, one starting at the threshold; None when none is readable."""
     frame = (
         table.lazy()
         .filter((pl.col("status") == READABLE) & pl.col("score").is_finite())
@@ -126,19 +126,20 @@ def unreadable(table: ScoreTable, n: int = 10) -> list[tuple[str, str]]:
 
 
 def _edges(score: npt.NDArray[np.float64], threshold: float | None, bins: int) -> npt.NDArray[np.float64]:
-    """Bin edges: even over the bulk, the outermost bins reaching to the extremes: one far item must hide nothing."""
+    """Bin edges: even over the bulk, with one more bin at either end for what lies far off: it must hide nothing."""
     low, high = float(score.min()), float(np.nextafter(score.max(), np.inf))  # so that the highest score is in a bin
+    if threshold is not None and not low < threshold < high:
+        threshold = None
     q1, q3 = (float(q) for q in np.quantile(score, (0.25, 0.75)))
-    reach = 6 * (q3 - q1)
-    start, end = (max(low, q1 - reach), min(high, q3 + reach)) if reach > 0 else (low, high)
-    if threshold is not None and low < threshold <= high:
-        start = min(start, threshold)
-        end = max(end, min(high, threshold + (threshold - start) / 3))
+    reach = 3 * (q3 - q1) or np.inf
+    fence = q3 + reach
+    if threshold is not None and threshold <= fence + reach:
+        fence = max(fence, threshold + (threshold - q1) / 2)  # the flagged tail is what the reader came for
+    bulk = score[(score >= q1 - reach) & (score <= fence)]
+    start, end = float(bulk.min()), float(np.nextafter(bulk.max(), np.inf))
     if threshold is not None and start < threshold < end:
         below = min(max(1, round(bins * (threshold - start) / (end - start))), bins - 1)
-        left, right = np.linspace(start, threshold, below + 1), np.linspace(threshold, end, bins - below + 1)
-        edges = np.concatenate((left[:-1], [threshold], right[1:]))
+        inner = [np.linspace(start, threshold, below + 1)[:-1], np.linspace(threshold, end, bins - below + 1)]
     else:
-        edges = np.linspace(start, end, bins + 1)
-    edges[0], edges[-1] = low, high
-    return np.unique(edges)  # of equal scores, or nearly so, many edges coincide
+        inner = [np.linspace(start, end, bins + 1), np.array([] if threshold is None else [threshold])]
+    return np.unique(np.concatenate([[low], *inner, [high]]))  # of equal scores, or nearly so, many edges coincide

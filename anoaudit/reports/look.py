@@ -117,7 +117,7 @@ class Look:
         eighths = max(round(min(1.0, max(0.0, part)) * width * 8), 1 if part > 0 else 0)
         if self.ascii:
             return "#" * -(-eighths // 8)
-        return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+        return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
     @staticmethod
     def _pad(value: str, width: int, right: bool, last: bool) -> str:

@@ -6,6 +6,7 @@ What is not Parquet is converted once into a temporary Parquet file, which goes 
 from __future__ import annotations
 
 import json
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ _FAULTS: dict[str, pl.Expr] = {
     "an unreadable item has a score": (pl.col("status") == UNREADABLE) & pl.col("score").is_not_null(),
     "an item is neither flagged nor not": pl.col("flagged").is_null(),
 }
-_TRUTH_FAULTS = {"a truth is neither 0, 1 nor unknown": ~pl.col("truth").is_in([0, 1])}
+_TRUTH_FAULTS = {"a truth is neither 0, 1 nor unknown": (pl.col("truth") != 0) & (pl.col("truth") != 1)}
 
 
 @dataclass
@@ -213,7 +214,7 @@ def _loose(truth: bool) -> dict[str, Any]:
 
 def _convert(path: Path, frames: Callable[[], Iterator[pl.DataFrame]], summary: Summary | None) -> ScoreTable:
     """Spool the frames into a temporary score table, checking every one."""
-    target = Path(tempfile.mkstemp(suffix=".parquet", dir=_scratch().name)[1])
+    target = Path(_scratch().name) / f"{secrets.token_hex(6)}.parquet"
     writer: ScoreTableWriter | None = None
     total = _Tally()
     try:
@@ -222,10 +223,12 @@ def _convert(path: Path, frames: Callable[[], Iterator[pl.DataFrame]], summary: 
                 writer = ScoreTableWriter(target, "truth" in frame.columns)
             total.add(_tally(frame.lazy(), writer.truth, path))
             writer.write(frame)
-    except AuditError:
+    except BaseException as error:
+        if writer is not None:
+            writer.abandon()
+        if isinstance(error, pl.exceptions.PolarsError | pa.ArrowException | ValueError | TypeError | OverflowError):
+            raise _damaged(path, error) from error
         raise
-    except (pl.exceptions.PolarsError, pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        raise _damaged(path, error) from error
     if writer is None:
         writer = ScoreTableWriter(target, truth=False)
     return writer.close(_settled(summary, total))

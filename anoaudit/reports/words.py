@@ -77,16 +77,16 @@ def group_name(group: str | None) -> str:
 def calibration(values: dict[str, Any]) -> str:
     """What the p-values are, in words that claim no more than is true; empty when nothing is known."""
     kind = str(values.get("kind") or "")
+    note = f"; {printable(str(values['note']))}" if values.get("note") else ""
     if kind == "fitted-null":
-        return "estimated FDR (p-values from a null fitted to the bulk)"
+        return f"estimated FDR (p-values from a null fitted to the bulk){note}"
     if kind == "conformal-clean":
-        n = next(
-            (values[key] for key in ("n", "n_normals", "normals", "rows") if isinstance(values.get(key), int)), None
-        )
-        normals = "known normals" if n is None else plural(n, "known normal")
-        return f"controlled FDR (split-conformal on {normals})"
+        known = plural(values["n"], "known normal") if isinstance(values.get("n"), int) else "known normals"
+        floor = values.get("smallest_p")  # under it no p-value can fall, which bounds what can be found
+        resolved = f", smallest p {number(floor)}" if isinstance(floor, float) else ""
+        return f"controlled FDR (split-conformal on {known}{resolved}){note}"
     if kind == "none":
-        return "none (no p-values)"
+        return f"none (no p-values){note}"
     return printable(kind)
 
 

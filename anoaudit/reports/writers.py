@@ -89,10 +89,11 @@ def _ndjson(table: ScoreTable, out: IO[bytes], _top: int) -> None:
 def _csv(table: ScoreTable, out: IO[bytes], _top: int) -> None:
     header = True
     for frame in frames(table):
-        frame.write_csv(out, include_header=header)
+        # Not straight into `out`: polars would lose what kind of OSError it was, a broken pipe among them.
+        out.write(frame.write_csv(include_header=header).encode())
         header = False
     if header:
-        table.lazy().head(0).collect().write_csv(out)
+        out.write(table.lazy().head(0).collect().write_csv().encode())
 
 
 def _parquet(table: ScoreTable, out: IO[bytes], _top: int) -> None:

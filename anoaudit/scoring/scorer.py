@@ -52,12 +52,14 @@ def score_dataset(
     calibrate: Callable[[npt.NDArray[np.float64]], Calibration],
     rule: Rule,
     truth: bool,
+    model: dict[str, str],
+    notes: tuple[str, ...] = (),
     progress: Progress | None = None,
 ) -> ScoreTable:
     """Score every item and write the score table to `out` (Parquet).
 
     `calibrate` gets all scores and returns the normal reference: the model's own for `score`, a null fitted to these scores
-    for the audit. The summary's `model` is the caller's to fill in.
+    for the audit. `model` and `notes` go into the summary. Raises AuditError when there is no item or no room to write.
     """
     with tempfile.TemporaryDirectory(prefix="anoaudit-") as folder:
         spool = ScoreTableWriter(Path(folder, "spool.parquet"), truth)
@@ -82,7 +84,9 @@ def score_dataset(
             unreadable=unreadable,
             ignored=dataset.ignored,
             provider=session.provider,
-            notes=(session.note,) if session.note else (),
+            fingerprint=dataset.fingerprint(),
+            model=model,
+            notes=notes + ((session.note,) if session.note else ()),
         )
         return _decide(spooled, np.concatenate(scores), out, calibrate, rule, summary)
 

@@ -85,24 +85,25 @@ class ScoreTable:
     def open(cls, path: Path) -> ScoreTable:
         """Open a score table written by `ScoreTableWriter`. Raises AuditError when it is not one."""
         try:
-            arrow_schema = pq.read_schema(path)
+            footer = pq.read_metadata(path)  # key-values added at the end are in the file's metadata, not in the schema's
         except (OSError, pa.ArrowInvalid) as error:
             raise AuditError(f"{path} is not a readable Parquet file", "give the score table that fit or score wrote") from error
-        missing = [name for name in COLUMNS if name not in arrow_schema.names]
+        names = footer.schema.to_arrow_schema().names
+        missing = [name for name in COLUMNS if name not in names]
         if missing:
             raise AuditError(
                 f"{path} is not a score table: it has no column {missing[0]!r}", "give the file that `anoaudit score -o` wrote"
             )
         try:
-            meta = json.loads((arrow_schema.metadata or {}).get(METADATA_KEY, b"{}"))
+            meta = json.loads((footer.metadata or {}).get(METADATA_KEY, b"{}"))
             summary = Summary.from_json(meta.get("summary", {}))
         except (ValueError, TypeError, AttributeError) as error:
             raise AuditError(f"{path}: the score table's metadata is damaged", "score the data again") from error
-        return cls(path=path, summary=summary, has_truth="truth" in arrow_schema.names)
+        return cls(path=path, summary=summary, has_truth="truth" in names)
 
     def lazy(self) -> pl.LazyFrame:
         """All rows in input order."""
-        return pl.scan_parquet(self.path)
+        return pl.scan_parquet(self.path, glob=False)
 
     def batches(self, size: int = 50_000) -> Iterator[pl.DataFrame]:
         """Rows in input order, at most `size` at a time."""

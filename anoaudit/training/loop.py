@@ -87,15 +87,17 @@ def train(
     with reporter.phase("training", schedule.epochs) as task:
         epoch = start
         while epoch < schedule.epochs:
-            saved = copy.deepcopy((module.state_dict(), optimizer.state_dict())) if device.type == "cuda" else None
+            saved = copy.deepcopy((module.state_dict(), optimizer.state_dict()))
             try:
                 loss = _epoch(module, objective, data, optimizer, history.batch_size, device, seed, epoch)
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except (MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
                 if history.batch_size <= 1:
                     raise AuditError("out of memory even with batches of one", "use smaller images or --device cpu") from error
-                if saved is not None:
-                    module.load_state_dict(saved[0])
-                    optimizer.load_state_dict(saved[1])
+                module.load_state_dict(saved[0])
+                optimizer.load_state_dict(saved[1])
+                if device.type == "cuda":
                     torch.cuda.empty_cache()
                 history.batch_size = max(1, history.batch_size // 2)
                 reporter.note(f"out of memory: going on with batches of {history.batch_size}")
@@ -115,6 +117,11 @@ def train(
     history.weight_change = max((float((a - p.detach()).abs().max()) for a, p in zip(before, parameters, strict=True)), default=0.0)
     module.eval()
     return history
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """CUDA has a type of its own for it; the CPU's allocator raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _epoch(

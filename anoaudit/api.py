@@ -1,0 +1,288 @@
+"""The verbs: fit, score, contaminate, report. The command line's and the library's one door; heavy imports wait inside."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anoaudit import __version__
+from anoaudit.errors import AuditError, UsageError
+from anoaudit.progress import Reporter
+
+if TYPE_CHECKING:
+    from anoaudit.contamination.mix import Mixture
+    from anoaudit.data.items import Dataset
+    from anoaudit.scoring.table import ScoreTable
+
+DEFAULT_MAX_UNREADABLE = "5%"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A score table, whether too many items were unreadable (exit 3), and which `fail_on` clauses fired (exit 1)."""
+
+    table: ScoreTable
+    too_many_unreadable: bool
+    fired: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 a clause fired, 3 could not audit; 3 wins over 1."""
+        return 3 if self.too_many_unreadable else 1 if self.fired else 0
+
+
+def fit(
+    data: str | Path,
+    *,
+    method: str = "loe",
+    out: str | Path | None = None,
+    contamination: float = 0.1,
+    labels: str | None = None,
+    train_on: str = "all",
+    truth: str | None = None,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    backbone_args: Sequence[str] = (),
+    device: str = "auto",
+    seed: int = 0,
+    options: Sequence[str] = (),
+    resume: bool = False,
+    force: bool = False,
+    columns: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    id_column: str | None = None,
+    max_unreadable: str = DEFAULT_MAX_UNREADABLE,
+    fdr: float | None = None,
+    threshold: float | None = None,
+    top_k: str | None = None,
+    fail_on: Sequence[str] = (),
+    reporter: Reporter | None = None,
+) -> Result:
+    """Train a detector on contaminated data, audit that same data, write the model directory.
+
+    `options` are the method's `k=v`; the score table lies in the model directory. Raises UsageError and AuditError.
+    """
+    from anoaudit import options as parsing
+    from anoaudit.methods.registry import find_method
+    from anoaudit.model.artefact import SCORES
+    from anoaudit.scoring.decisions import make_rule
+    from anoaudit.scoring.fail_on import parse_clauses
+    from anoaudit.scoring.table import ScoreTable
+
+    reporter = reporter or Reporter()
+    chosen = find_method(method)
+    values = parsing.build(chosen.options, parsing.parse_pairs("--set", options), chosen.name)
+    rule, clauses, limit = make_rule(fdr, threshold, top_k), parse_clauses(fail_on), _limit(max_unreadable)
+    if not 0 <= contamination < 0.5:
+        raise UsageError(f"--contamination {contamination:g}: the assumed share of anomalies lies between 0 and 0.5", "for example 0.1")
+    if train_on not in ("all", "normal"):
+        raise UsageError(f"--train-on {train_on!r} is neither all nor normal", "use --train-on normal with --labels")
+    if train_on == "normal" and labels is None:
+        raise UsageError("--train-on normal needs to know the normals", "give --labels COLUMN or FILE, 0 is a known normal")
+    if seed < 0:
+        raise UsageError(f"--seed {seed} is negative", "give a whole number from 0")
+    if method == "loe" and labels is not None and values.assignment != "gt" and train_on == "all":
+        reporter.note("loe trains without labels; they calibrate the p-values only (train on them with --set assignment=gt)")
+    dataset = _open(data, columns, exclude, id_column, truth, labels)
+    path = Path(out) if out is not None else Path(f"{dataset.name}.anoaudit")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists", "choose another name with -o, or replace it with --force")
+    if path.exists() and force:
+        _require_replaceable(path)
+    _require_fit_packages()
+
+    from anoaudit.training.fitting import FitSettings, fit_detector
+
+    settings = FitSettings(
+        chosen, values, contamination, device, seed, train_on == "normal", backbone, Path(weights) if weights else None,
+        {key: parsing.parse_value(value) for key, value in parsing.parse_pairs("--backbone-arg", backbone_args).items()},
+    )  # fmt: skip
+    part = path.with_name(path.name + ".part")
+    fitted, checkpoints = fit_detector(dataset, settings, part, resume, limit.exceeded, reporter)
+
+    table = _audit(path.name, dataset, settings, fitted, part / SCORES, rule, truth is not None, reporter)
+    _write(path, dataset, settings, fitted, table)
+    checkpoints.remove()
+    reporter.note(f"model written to {path}")
+    return _result(ScoreTable.open(path / SCORES), clauses, limit)
+
+
+def score(
+    data: str | Path,
+    *,
+    model: str | Path,
+    out: str | Path | None = None,
+    truth: str | None = None,
+    device: str = "auto",
+    columns: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    id_column: str | None = None,
+    max_unreadable: str = DEFAULT_MAX_UNREADABLE,
+    fdr: float | None = None,
+    threshold: float | None = None,
+    top_k: str | None = None,
+    fail_on: Sequence[str] = (),
+    reporter: Reporter | None = None,
+) -> Result:
+    """Score data with a model, never importing torch. The score table is written to `out` (Parquet; a temporary file if None).
+
+    Raises UsageError and AuditError.
+    """
+    from anoaudit.model.artefact import load_model
+    from anoaudit.model.session import Session
+    from anoaudit.scoring.decisions import make_rule
+    from anoaudit.scoring.fail_on import parse_clauses
+    from anoaudit.scoring.scorer import score_dataset
+
+    reporter = reporter or Reporter()
+    rule, clauses, limit = make_rule(fdr, threshold, top_k), parse_clauses(fail_on), _limit(max_unreadable)
+    _device(device)
+    loaded = load_model(Path(model))
+    dataset = _open(data, columns, exclude, id_column, truth, None)
+    if dataset.kind != loaded.manifest.input.to_json()["kind"]:
+        kind = loaded.manifest.input.to_json()["kind"]
+        raise AuditError(f"{model} scores {'tables' if kind == 'table' else kind}, but {data} holds {_plural(dataset.kind)}", "fit a model on such data")
+    session = Session(loaded.graph, device)
+    path = Path(out) if out is not None else Path(_session_folder(), "scores.parquet")
+    with reporter.phase("scoring", None if dataset.kind == "table" else len(dataset)) as task:
+        table = score_dataset(
+            dataset, session, loaded.manifest.input, path, lambda _: loaded.calibration, rule, truth is not None,
+            loaded.identity(), loaded.manifest.warnings, task.update,
+        )  # fmt: skip
+    return _result(table, clauses, limit)
+
+
+def contaminate(
+    data: str | Path,
+    out: str | Path,
+    *,
+    ratio: float,
+    anomalies: str | Path | None = None,
+    truth: str | None = None,
+    seed: int = 0,
+    with_replacement: bool = False,
+    force: bool = False,
+) -> Mixture:
+    """Mix normals and anomalies to an exact share; see `anoaudit.contamination.mix`."""
+    from anoaudit.contamination import mix
+
+    return mix.contaminate(
+        str(data), Path(out), ratio=ratio, anomalies=None if anomalies is None else str(anomalies), truth=truth, seed=seed,
+        with_replacement=with_replacement, force=force,
+    )  # fmt: skip
+
+
+def report(scores: str | Path, *, truth: str | None = None) -> ScoreTable:
+    """Open a score table or a model's audit, with truth joined to it when given. Raises UsageError and AuditError."""
+    from anoaudit.data.labels import open_labels
+    from anoaudit.reports.reader import read
+    from anoaudit.reports.truth import with_truth
+
+    table = read(Path(scores))
+    if truth is None:
+        return table
+    labels = open_labels(truth)
+    ids = table.lazy().select("id").collect()["id"].to_list()
+    labels.translate(Path(table.summary.source or "."), ids)
+    labels.of(ids)
+    labels.require_match()
+    known = {item: value if value >= 0 else None for item, value in labels.by_id.items()}
+    return with_truth(table, known, Path(_session_folder(), "with-truth.parquet"))
+
+
+def _audit(
+    name: str, dataset: Dataset, settings: Any, fitted: Any, out: Path, rule: Any, truth: bool, reporter: Reporter
+) -> ScoreTable:
+    """Rank all of the data with the one final model; its null is fitted to these very scores."""
+    from anoaudit.model.calibration import fit_null
+    from anoaudit.model.session import Session
+    from anoaudit.scoring.scorer import score_dataset
+
+    session = Session(fitted.graph, settings.device)
+    calibrate = (lambda _: fitted.calibration) if fitted.calibration.kind == "conformal-clean" else fit_null
+    identity = {"name": name, "method": settings.method.name, "hash": hashlib.sha256(fitted.graph).hexdigest()}
+    with reporter.phase("scoring", len(dataset)) as task:
+        return score_dataset(
+            dataset, session, fitted.spec, out, calibrate, rule, truth, identity, fitted.warnings, task.update
+        )
+
+
+def _write(path: Path, dataset: Dataset, settings: Any, fitted: Any, table: ScoreTable) -> None:
+    from anoaudit.model.artefact import write_model
+    from anoaudit.model.card import render_card
+    from anoaudit.model.manifest import Manifest
+
+    manifest = Manifest(
+        method=settings.method.name, options=fitted.options, input=fitted.spec, outputs=fitted.outputs,
+        calibration=fitted.calibration.to_json(), training=fitted.training,
+        data={"name": dataset.name, "fingerprint": table.summary.fingerprint, "rows": table.summary.rows},
+        parity=fitted.parity, opset=fitted.opset, versions=fitted.versions, backbone=fitted.backbone,
+        warnings=fitted.warnings, anoaudit=__version__,
+    )  # fmt: skip
+    write_model(path, manifest, fitted.graph, fitted.calibration, table.path, render_card(manifest, path.name))
+
+
+def _result(table: ScoreTable, clauses: Sequence[Any], limit: Any) -> Result:
+    import polars as pl
+
+    highest = table.lazy().select(pl.col("score").max()).collect().item() if any(c.quantity == "score" for c in clauses) else None
+    fired = []
+    for clause in clauses:
+        found = clause.fires(table.summary, highest)
+        if found is not None:
+            fired.append(f"{clause.text}: {found}")
+    return Result(table, limit.exceeded(table.summary.unreadable, table.summary.rows), tuple(fired))
+
+
+def _open(
+    data: str | Path, columns: Sequence[str], exclude: Sequence[str], id_column: str | None, truth: str | None, labels: str | None
+) -> Dataset:
+    from anoaudit.data.source import open_dataset
+    from anoaudit.data.tables import ColumnOptions
+
+    return open_dataset(str(data), ColumnOptions(tuple(columns), tuple(exclude), id_column), truth, labels)
+
+
+def _limit(text: str) -> Any:
+    from anoaudit.scoring.decisions import parse_count
+    from anoaudit.scoring.scorer import Limit
+
+    count, share = parse_count("--max-unreadable", text)
+    return Limit(count, share)
+
+
+def _device(name: str) -> None:
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {name!r} is none of auto, cpu, cuda", "use --device auto")
+
+
+def _require_replaceable(path: Path) -> None:
+    """--force replaces a model, never somebody's folder of other things."""
+    if not (path / "manifest.json").is_file():
+        raise UsageError(f"{path} is not a model; --force will not replace it", "choose another name with -o")
+
+
+def _require_fit_packages() -> None:
+    import importlib.util
+
+    missing = [name for name in ("torch", "timm", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise AuditError(f"fit needs {', '.join(missing)}, which this slim installation lacks", "pip install anoaudit")
+
+
+def _plural(kind: str) -> str:
+    return "a table" if kind == "table" else kind
+
+
+_FOLDER: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def _session_folder() -> str:
+    """A temporary folder that lives as long as the process."""
+    if not _FOLDER:
+        _FOLDER.append(tempfile.TemporaryDirectory(prefix="anoaudit-"))
+    return _FOLDER[0].name

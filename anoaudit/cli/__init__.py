@@ -1,0 +1,91 @@
+"""The command line: one file per command, each parses, calls the api, prints. No logic, no torch.
+
+Exit codes: 0 pass · 1 a --fail-on clause fired · 2 usage, configuration, malformed labels · 3 could not audit · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from anoaudit import __version__
+from anoaudit.cli import contaminate, doctor, fit, inspect, methods, report, score
+from anoaudit.errors import AnoauditError
+
+app = typer.Typer(
+    name="anoaudit",
+    help="Audit whole data sets for anomalies: train a detector on the contaminated data itself, rank every item.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (fit, score, contaminate, report, methods, inspect, doctor):
+    app.command(name=module.__name__.rpartition(".")[2])(module.command)
+
+# typer's own usage errors; their base is click's, wherever this version of typer keeps it.
+_CLICK_ERROR = typer.BadParameter.__mro__[2]
+DEBUG = "--debug"
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"anoaudit {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _main(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and exit."),
+    debug: bool = typer.Option(False, DEBUG, help="Show tracebacks."),
+) -> None:
+    """Audit whole data sets for anomalies: train a detector on the contaminated data itself, rank every item."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program and exit; never with a traceback, unless --debug asks for it."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = DEBUG in given
+    given = [DEBUG, *(item for item in given if item != DEBUG)] if debug else given
+    sys.exit(_run(given, debug))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        result = app(args=arguments, standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except AnoauditError as error:
+        if debug:
+            raise
+        _say(f"error: {error.message}", error.hint)
+        return error.exit_code
+    except _CLICK_ERROR as error:
+        error.show()  # type: ignore[attr-defined]
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted", "a fit goes on with --resume")
+        return 130
+    except BrokenPipeError:
+        return _quiet_pipe(0)
+    except Exception as error:
+        if debug:
+            raise
+        line = (str(error).splitlines() or [""])[0][:300]
+        _say(f"error: {type(error).__name__}: {line}", "this is a bug; run again with --debug and report it")
+        return 3
+
+
+def _say(line: str, hint: str = "") -> None:
+    print(line, file=sys.stderr)
+    if hint:
+        print(f"  {hint}", file=sys.stderr)
+
+
+def _quiet_pipe(code: int) -> int:
+    """The reader went away (`| head -1`): no complaint, also not from Python when it closes stdout."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code

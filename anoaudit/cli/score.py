@@ -1,0 +1,41 @@
+"""`anoaudit score`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from anoaudit.cli import shared
+
+
+def command(
+    data: shared.DataArgument,
+    model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="The directory that `fit` wrote.", rich_help_panel=shared.MODEL)],
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FILE|-", help="Default: stdout. The suffix chooses the format.", rich_help_panel=shared.OUTPUT)
+    ] = None,
+    form: shared.FormatOption = None,
+    top: shared.Top = 20,
+    truth: shared.Truth = None,
+    device: shared.DeviceOption = shared.Device.auto,
+    columns: shared.Columns = [],  # noqa: B006
+    exclude: shared.Exclude = [],  # noqa: B006
+    id_column: shared.IdColumn = None,
+    max_unreadable: shared.MaxUnreadable = "5%",
+    fdr: shared.Fdr = None,
+    threshold: shared.Threshold = None,
+    top_k: shared.TopK = None,
+    fail_on: shared.FailOn = [],  # noqa: B006
+) -> int:
+    """Score data with a model, in seconds and without PyTorch."""
+    from anoaudit import api
+    from anoaudit.progress import StderrReporter
+
+    path, chosen = shared.destination(out, form)
+    result = api.score(
+        data, model=model, truth=truth, device=device.value, columns=shared.names(columns), exclude=shared.names(exclude),
+        id_column=id_column, max_unreadable=max_unreadable, fdr=fdr, threshold=threshold, top_k=top_k, fail_on=fail_on,
+        reporter=StderrReporter(),
+    )  # fmt: skip
+    return shared.emit(result, path, chosen, top)

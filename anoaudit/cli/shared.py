@@ -1,0 +1,109 @@
+"""Options that several commands share, each written once, and how a result leaves the program."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anoaudit.errors import UsageError
+
+if TYPE_CHECKING:
+    from anoaudit.api import Result
+
+DATA, MODEL, OUTPUT, DECIDE, TRAIN = "Data", "Model", "Output", "Decision", "Training"
+
+
+class Format(StrEnum):
+    """Formats of a score table."""
+
+    table = "table"
+    json = "json"
+    ndjson = "ndjson"
+    csv = "csv"
+    parquet = "parquet"
+    markdown = "markdown"
+
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+DataArgument = Annotated[
+    str, typer.Argument(metavar="DATA", help="A folder of images, a Parquet or CSV file, a folder of them, or a quoted pattern.")
+]
+Truth = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN|FILE[:COLUMN]", help="1 anomaly, 0 normal; for evaluation only, never trained on.", rich_help_panel=DATA),
+]
+Columns = Annotated[list[str], typer.Option(metavar="NAME,…", help="Use only these columns as features.", rich_help_panel=DATA)]
+Exclude = Annotated[list[str], typer.Option(metavar="NAME,…", help="Columns that are no features.", rich_help_panel=DATA)]
+IdColumn = Annotated[str | None, typer.Option(metavar="NAME", help="The column that names the rows.", rich_help_panel=DATA)]
+MaxUnreadable = Annotated[
+    str, typer.Option(metavar="N|P%", help="Exit 3 when more items than this cannot be read.", rich_help_panel=DATA)
+]
+DeviceOption = Annotated[Device, typer.Option(help="cuda fails when there is none; auto says what it uses.", rich_help_panel=TRAIN)]
+FormatOption = Annotated[Format | None, typer.Option("--format", "-f", help="Of the score table; default: table.", rich_help_panel=OUTPUT)]
+Top = Annotated[int, typer.Option(min=0, help="How many items table and markdown list.", rich_help_panel=OUTPUT)]
+Fdr = Annotated[
+    float | None, typer.Option(metavar="Q", help="Flag by Benjamini-Hochberg at this false discovery rate (default 0.1).", rich_help_panel=DECIDE)
+]
+Threshold = Annotated[float | None, typer.Option(metavar="X", help="Flag scores from X on.", rich_help_panel=DECIDE)]
+TopK = Annotated[str | None, typer.Option(metavar="N|P%", help="Flag the N or P % worst.", rich_help_panel=DECIDE)]
+FailOn = Annotated[
+    list[str],
+    typer.Option(
+        metavar="CLAUSE", help="Exit 1 when it holds: count>N, rate>P%, score>=X, unreadable>N. Repeatable; quote it.", rich_help_panel=DECIDE
+    ),
+]
+
+
+def names(values: list[str]) -> list[str]:
+    """`a,b` and repeated options alike."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def destination(out: str | None, given: Format | None) -> tuple[Path | None, str]:
+    """Where the table goes (None is stdout) and in which format: the given one, else by the file's suffix."""
+    from anoaudit.reports.formats import format_for
+
+    path = None if out in (None, "-") else Path(str(out))
+    if given is not None:
+        return path, given.value
+    found = format_for(path) if path is not None else Format.table.value
+    if found is None:
+        raise UsageError(f"the format of {path} is not clear from its name", "give --format")
+    return path, found
+
+
+def emit(result: Result, path: Path | None, form: str, top: int) -> int:
+    """Write the table, name on stderr the clauses that fired, and return the exit code."""
+    from anoaudit.reports.writers import write
+
+    try:
+        write(result.table, form, path, top=top)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has what it wanted; the verdict below still stands.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    summary = result.table.summary
+    if path is not None or form not in ("table", "markdown"):
+        print(
+            f"{summary.rows} items, {summary.unreadable} unreadable, {summary.flagged} flagged ({summary.rule})", file=sys.stderr
+        )
+        for note in summary.notes:
+            print(f"note: {note}", file=sys.stderr)
+    for fired in result.fired:
+        print(f"failed: {fired}", file=sys.stderr)
+    if result.too_many_unreadable:
+        print(f"error: {summary.unreadable} of {summary.rows} items are unreadable", file=sys.stderr)
+        print("  repair or remove them, or allow more with --max-unreadable", file=sys.stderr)
+    return result.exit_code

@@ -1,0 +1,157 @@
+"""LOE end to end: items in, detector out. Read `assignment` (the strategy) and `detectors` (the loss pairs) first."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anoaudit.data.items import TableSpec
+from anoaudit.errors import UsageError
+from anoaudit.methods.loe.assignment import Assignment
+from anoaudit.methods.loe.detectors import NTL, DeepSVDD, Spatial
+from anoaudit.methods.loe.options import LoeOptions
+from anoaudit.training.export import export
+from anoaudit.training.features import LocationScaler, RowBatches, extract
+from anoaudit.training.items import TrainingItems
+from anoaudit.training.loop import Batches, Schedule
+from anoaudit.training.trainer import Trainer
+
+EPOCHS, MIN_STEPS = 30, 600  # auto epochs: 30, or as many as make 600 steps, at most 300
+MAX_EPOCHS = 300
+START_ITEMS = 2048
+
+
+class TableDetector(nn.Module):
+    """float64[B, D] → score float32[B]."""
+
+    def __init__(self, inlet: nn.Module, pair: nn.Module) -> None:
+        super().__init__()
+        self.inlet, self.pair = inlet, pair
+
+    def forward(self, items: Tensor) -> Tensor:
+        """See DESIGN, contract 1."""
+        score: Tensor = self.pair.score(self.inlet(items))  # type: ignore[operator]
+        return score
+
+
+class PooledDetector(nn.Module):
+    """uint8[B, H, W, 3] → score float32[B]."""
+
+    def __init__(self, backbone: nn.Module, scaler: nn.Module, pair: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.scaler, self.pair = backbone, scaler, pair
+
+    def forward(self, items: Tensor) -> Tensor:
+        """See DESIGN, contract 1."""
+        score: Tensor = self.pair.score(self.scaler(self.backbone(items)))  # type: ignore[operator]
+        return score
+
+
+class SpatialDetector(PooledDetector):
+    """uint8[B, H, W, 3] → score float32[B], map float32[B, h, w]."""
+
+    def forward(self, items: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """See DESIGN, contract 1."""
+        result: tuple[Tensor, Tensor] = self.pair.score_and_map(self.scaler(self.backbone(items)))  # type: ignore[operator]
+        return result
+
+
+def fit(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Module:
+    """Train LOE on the items; returns the detector that is exported.
+
+    Raises UsageError for options that do not fit the data or the labels.
+    """
+    if options.assignment == "gt" and (items.labels < 0).any():
+        missing = int((items.labels < 0).sum())
+        raise UsageError(f"--set assignment=gt needs a label for every item; {missing} have none", "give --labels, or use assignment=soft")
+    if isinstance(items.spec, TableSpec):
+        return _fit_table(items, options, trainer)
+    return _fit_images(items, options, trainer)
+
+
+def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Module:
+    from anoaudit.nets.table_input import TableInput
+
+    assert isinstance(items.spec, TableSpec)
+    scaling = options.scaling or "standard"
+    if scaling == "location":
+        raise UsageError("--set scaling=location is for images", "use standard, robust, minmax or none")
+    rows = items.values()
+    torch.manual_seed(trainer.seed)
+    inlet = TableInput(items.spec, rows, scaling)
+    pair = _loss_pair(options.detector or "deep-svdd", inlet.width, options)
+    detector = TableDetector(inlet, pair)
+    export(detector, torch.from_numpy(rows[:2]), ("score",))  # pre-flight: fail in seconds, not after training
+    with torch.no_grad():
+        features = torch.cat([inlet(part) for part in torch.from_numpy(rows).split(50_000)])
+    _train(pair, RowBatches(features, items.labels), options, trainer, default_batch=128)
+    return detector
+
+
+def _fit_images(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Module:
+    backbone: Any = trainer.backbone
+    grid = backbone.grid
+    scaling = options.scaling or ("location" if grid is not None else "standard")
+    if scaling not in ("location", "standard", "none"):
+        raise UsageError(f"--set scaling={scaling} is for tables", "use location, standard or none")
+    torch.manual_seed(trainer.seed)
+    scaler = LocationScaler(backbone.channels, grid, per_location=scaling == "location")
+    inner = _loss_pair(options.detector or "ntl", backbone.channels, options)
+    pair = Spatial(inner, options.top) if grid is not None else inner
+    detector = (SpatialDetector if grid is not None else PooledDetector)(backbone, scaler, pair)
+    example = torch.zeros(2, backbone.height, backbone.width, 3, dtype=torch.uint8)
+    export(detector, example, ("score", "map") if grid is not None else ("score",))
+    data = extract(
+        items, backbone, scaler, options.locations,
+        device=trainer.device, seed=trainer.seed, folder=trainer.checkpoints.folder, reporter=trainer.reporter,
+    )  # fmt: skip
+    if scaling == "none":
+        scaler.mean.zero_()
+        scaler.std.fill_(1.0)
+    _train(pair, data, options, trainer, default_batch=16 if grid is not None else 128)
+    return detector
+
+
+def _train(pair: nn.Module, data: Batches, options: LoeOptions, trainer: Trainer, default_batch: int) -> None:
+    """The M- and E-steps in one loop: each batch's loss under the assignment."""
+    batch_size = min(options.batch_size or default_batch, len(data))
+    steps = math.ceil(len(data) / batch_size)
+    epochs = options.epochs or min(MAX_EPOCHS, max(EPOCHS, math.ceil(MIN_STEPS / steps)))
+    warmup = min(options.warmup, epochs - 1)
+    assignment = Assignment(options.assignment, trainer.contamination, warmup)
+    first = torch.from_numpy(np.random.default_rng(trainer.seed).permutation(len(data))[:START_ITEMS])
+    pair.to(trainer.device)
+    pair.start(data.batch(first[: START_ITEMS if default_batch == 128 else 64], trainer.device)[0])  # type: ignore[operator]
+
+    def objective(x: Tensor, labels: Tensor, epoch: int) -> Tensor:
+        normal_B, anomaly_B = pair.losses(x)  # type: ignore[operator]
+        return assignment.loss(normal_B, anomaly_B, labels, epoch)
+
+    schedule = Schedule(epochs, batch_size, options.lr, options.weight_decay, warmup)
+    trainer.run(pair, objective, data, schedule)
+    trainer.facts |= {"assignment": options.assignment, "batch_size": batch_size, "epochs": epochs}
+    pair.to("cpu")
+
+
+def _loss_pair(name: str, width: int, options: LoeOptions) -> nn.Module:
+    """Widths by METHODS' rule for tables [code]: under 32 features 2D, up to 300 64/32, above 256/64."""
+    hidden, out = (2 * width, 2 * width) if width < 32 else (64, 32) if width <= 300 else (256, 64)
+    hidden, out = options.hidden or hidden, options.out or out
+    if name == "deep-svdd":
+        return DeepSVDD([width, hidden, out])
+    encoder = [width, hidden, hidden, hidden, out]
+    transform = [width, options.hidden or min(width, 256), width]
+    return NTL(options.transforms, transform, encoder, options.transform == "residual", options.temperature)
+
+
+def resolved(options: LoeOptions, kind: str) -> dict[str, Any]:
+    """The options with what auto means for this kind of data, for the manifest."""
+    if kind == "table":
+        return vars(replace(options, detector=options.detector or "deep-svdd", scaling=options.scaling or "standard"))
+    scaling = options.scaling or ("location" if options.features == "spatial" else "standard")
+    return vars(replace(options, detector=options.detector or "ntl", scaling=scaling))

@@ -1,0 +1,41 @@
+"""LOE's options, without torch so that help is fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def option(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:  # noqa: A002
+    """A dataclass field with its help and range."""
+    metadata: dict[str, Any] = {"help": help}
+    if low is not None or high is not None:
+        metadata["range"] = (low, high)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class LoeOptions:
+    """`--set` options of `--method loe`. None means: chosen by the kind of data, as the help says."""
+
+    assignment: Literal["soft", "hard", "refine", "blind", "gt"] = option(
+        "soft", "how the α most anomalous of a batch are trained: ½L_n + ½L_a, L_a, left out, as normal, or by --labels"
+    )
+    detector: Literal["deep-svdd", "ntl"] | None = option(None, "the loss pair; auto is deep-svdd for tables, ntl for images")
+    features: Literal["spatial", "pooled"] = option("spatial", "images: maps of features, or one pooled vector an image")
+    strides: tuple[int, ...] = option((8, 16), "images: which stages of the backbone make spatial features, by their stride")
+    locations: int = option(128, "images: random places of each image trained on (all are scored)", 1, 100_000)
+    top: float = option(0.05, "images: share of the places that makes an image's score, the most anomalous ones", 1e-4, 1.0)
+    scaling: Literal["standard", "robust", "minmax", "none", "location"] | None = option(
+        None, "of the features; auto is standard for tables, location (per place) for spatial images"
+    )
+    epochs: int | None = option(None, "auto: 30, more where an epoch has few batches", 1, 100_000)
+    batch_size: int | None = option(None, "auto: 128 rows, 16 images", 2, 1_000_000)
+    lr: float = option(1e-3, "Adam's step", 1e-8, 10.0)
+    weight_decay: float = option(0.0, "Adam's weight decay", 0.0, 1.0)
+    warmup: int = option(2, "first epochs trained as if all were normal", 0, 10_000)
+    transforms: int = option(9, "ntl: number K of learned views", 2, 64)
+    transform: Literal["residual", "plain"] = option("residual", "ntl: a view is x + MLP(x), or MLP(x)")
+    temperature: float = option(0.1, "ntl: τ of the contrast", 1e-3, 10.0)
+    hidden: int | None = option(None, "width of the hidden layers; auto by the number of features", 1, 8192)
+    out: int | None = option(None, "width of the embedding; auto by the number of features", 1, 8192)

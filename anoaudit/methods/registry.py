@@ -1,0 +1,55 @@
+"""The methods by name: options, help, paper. Importing this imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from anoaudit.errors import UsageError
+from anoaudit.methods.loe.options import LoeOptions
+
+
+@dataclass(frozen=True)
+class Method:
+    """`module` holds `fit(items, options, trainer) -> Detector` and is imported by `load` only."""
+
+    name: str
+    title: str
+    paper: str
+    summary: str
+    needs_labels: bool
+    options: type[Any]
+    module: str
+
+    def load(self) -> Callable[..., Any]:
+        """The method's `fit`. Imports torch."""
+        fit: Callable[..., Any] = importlib.import_module(self.module).fit
+        return fit
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method(
+            name="loe",
+            title="Latent Outlier Exposure",
+            paper="Qiu et al., Latent Outlier Exposure for Anomaly Detection with Contaminated Data, ICML 2022 (arXiv 2202.08088)",
+            summary="For unlabelled data that contains anomalies: in every batch the most anomalous share α is trained the other way.",
+            needs_labels=False,
+            options=LoeOptions,
+            module="anoaudit.methods.loe.method",
+        ),
+    )
+}
+
+
+def find_method(name: str) -> Method:
+    """Raises UsageError with a suggestion for an unknown name."""
+    if name in METHODS:
+        return METHODS[name]
+    near = difflib.get_close_matches(name, METHODS, n=1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(f"there is no method {name!r}", f"{guess}methods are {', '.join(METHODS)}")

@@ -1,0 +1,59 @@
+"""The model's README.md: what it is, what it was fitted on, how sure it is, how to use it. Deletable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anoaudit.data.items import ImageSpec
+from anoaudit.model.manifest import Manifest
+
+CALIBRATIONS = {
+    "conformal-clean": "split-conformal on {n} known normals kept out of training: exact for new normal data, none below {smallest_p:.2g}",
+    "fitted-null": "a null fitted to the bulk of {n} scores of items kept out of training: an estimate, extrapolated in the tail",
+    "none": "none: {note}",
+}
+
+
+def render_card(manifest: Manifest, name: str) -> str:
+    """Markdown."""
+    values = {"n": 0, "smallest_p": 1.0, "note": "", **manifest.calibration}
+    training, parity = manifest.training, manifest.parity
+    lines = [
+        f"# {name}",
+        "",
+        f"An anomaly detector written by anoaudit {manifest.anoaudit} (`{manifest.method}`). Higher scores are more anomalous.",
+        "",
+        "```",
+        f"anoaudit score DATA --model {name}",
+        "```",
+        "",
+        f"* **Fitted on** {training['items']} of {manifest.data['rows']} items of `{manifest.data['name']}` "
+        f"(fingerprint `{manifest.data['fingerprint'][:16]}`), {training['held_out']} kept out for calibration.",
+        f"* **Assumed share of anomalies** {training['contamination']:g}; trained on {training['train_on']} items; seed {training['seed']}.",
+        f"* **Input** {_input(manifest)}",
+        f"* **Backbone** {_backbone(manifest.backbone)}",
+        f"* **p-values** {CALIBRATIONS[values['kind']].format(**values)}.",
+        f"* **Parity** torch and onnxruntime differ by at most {parity['max_abs_difference']:.2g} on {parity['items']} items "
+        f"(the scores' MAD is {parity['mad']:.3g}).",
+        "* **Options** " + ", ".join(f"`{k}={v}`" for k, v in manifest.options.items() if v is not None),
+    ]
+    lines += [f"* **Note** {warning}" for warning in manifest.warnings]
+    lines += ["", "`scores.parquet` and this file hold or describe training data; both may be deleted.", ""]
+    return "\n".join(lines)
+
+
+def _input(manifest: Manifest) -> str:
+    if isinstance(manifest.input, ImageSpec):
+        return f"images, resized whole to {manifest.input.width}×{manifest.input.height}."
+    names = ", ".join(f"`{rule.name}`" for rule in manifest.input.columns[:20])
+    more = f" and {len(manifest.input.columns) - 20} more" if len(manifest.input.columns) > 20 else ""
+    return f"{len(manifest.input.columns)} columns: {names}{more}."
+
+
+def _backbone(facts: dict[str, Any] | None) -> str:
+    if facts is None:
+        return "none (a table)."
+    if facts["name"] == "none":
+        return f"none: the from-scratch recipe ({facts.get('recipe')})."
+    weights = facts.get("weights", {})
+    return f"`{facts['name']}`, weights {weights.get('source')} (licence: {weights.get('license')}), SHA-256 `{weights.get('sha256')}`."

@@ -1,0 +1,177 @@
+"""Frozen features of the training images, computed once and kept in half precision; and table rows, which fit in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from anoaudit.errors import AuditError
+from anoaudit.progress import Reporter
+from anoaudit.training.items import TrainingItems
+
+CACHE_BYTES = 2 << 30  # on disk; beyond it fewer locations of each image are kept
+MEMORY_BYTES = 256 << 20  # below it the cache stays in memory
+MIN_LOCATIONS = 16
+HALF_MAX = 65504.0
+IMAGE_BATCH = 16
+
+
+class RowBatches:
+    """Rows in memory: float32[N, F] and int8[N]."""
+
+    def __init__(self, rows: Tensor, labels: npt.NDArray[np.int8]) -> None:
+        self.rows, self.labels = rows, torch.from_numpy(np.ascontiguousarray(labels))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """See Batches."""
+        return self.rows[indices].to(device), self.labels[indices].to(device)
+
+
+class LocationScaler(nn.Module):
+    """Features [B, C, h, w] (or [B, C]) → standardised, per channel and place.
+
+    The variance at a place is shrunk towards the channel's over all places with the weight of `PRIOR` images, so that a small
+    folder gives no wild scales (our choice, after PaDiM's per-position Gaussians).
+    """
+
+    PRIOR = 20.0
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int, grid: tuple[int, int] | None, per_location: bool) -> None:
+        super().__init__()
+        places = grid if grid is not None and per_location else (1, 1)
+        shape = (channels, *places) if grid is not None else (channels,)
+        self.per_location = per_location
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
+
+    def fit(self, count: int, total: Tensor, squares: Tensor) -> None:
+        """From Σx and Σx² over images, each [C, h, w] (or [C]) in float64."""
+        mean = total / count
+        variance = (squares / count - mean**2).clamp_min(0)
+        if mean.dim() == 3:
+            overall_mean = mean.mean(dim=(1, 2), keepdim=True)
+            overall = (variance + (mean - overall_mean) ** 2).mean(dim=(1, 2), keepdim=True)
+            if self.per_location:
+                within = variance.mean(dim=(1, 2), keepdim=True)
+                variance = (count * variance + self.PRIOR * within) / (count + self.PRIOR)
+            else:
+                mean, variance = overall_mean, overall
+        floor = 1e-6 + 1e-3 * variance.mean().sqrt()
+        self.mean.copy_(mean.float())
+        self.std.copy_(variance.sqrt().clamp_min(floor).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        return (x - self.mean) / self.std
+
+    def at(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and std [B, L, C] at flat places [B, L]."""
+        flat_mean, flat_std = (t.flatten(1).T for t in (self.mean, self.std))  # [hw or 1, C]
+        if len(flat_mean) == 1:
+            places = torch.zeros_like(places)
+        return flat_mean[places], flat_std[places]
+
+
+class ImageBatches:
+    """Cached features: float32[B, L, C] of L sampled locations of each image, or [B, C] pooled, standardised on the way out."""
+
+    def __init__(
+        self,
+        features: npt.NDArray[np.float16],
+        places: npt.NDArray[np.int32] | None,
+        scaler: LocationScaler,
+        labels: npt.NDArray[np.int8],
+    ) -> None:
+        self._features, self._places, self._scaler = features, places, scaler
+        self._labels = torch.from_numpy(np.ascontiguousarray(labels))
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """See Batches."""
+        x = torch.from_numpy(np.asarray(self._features[indices.numpy()])).to(device).float()
+        if self._places is None:
+            x = self._scaler(x)
+        else:
+            places = torch.from_numpy(self._places[indices.numpy()]).long().to(device)
+            mean, std = self._scaler.at(places)
+            x = (x - mean) / std
+        return x, self._labels[indices].to(device)
+
+
+def extract(
+    items: TrainingItems,
+    backbone: nn.Module,
+    scaler: LocationScaler,
+    locations: int,
+    *,
+    device: torch.device,
+    seed: int,
+    folder: Path,
+    reporter: Reporter,
+) -> ImageBatches:
+    """Run the frozen backbone once over the training images, fit the scaler, cache the features.
+
+    Of spatial maps, `locations` random places of each image are kept, fewer when the cache would exceed its bound.
+    """
+    backbone.to(device).eval()
+    channels, grid = int(backbone.channels), backbone.grid  # type: ignore[arg-type]
+    places_all = grid[0] * grid[1] if isinstance(grid, tuple) else 1
+    kept = min(locations, places_all)
+    kept = max(min(kept, CACHE_BYTES // (2 * channels * len(items))), min(MIN_LOCATIONS, kept))
+    shape = (len(items), kept, channels) if isinstance(grid, tuple) else (len(items), channels)
+    cache = _allocate(shape, folder)
+    places = np.empty((len(items), kept), dtype=np.int32) if isinstance(grid, tuple) else None
+    rng = np.random.default_rng(seed)
+    total = squares = torch.zeros(1, dtype=torch.float64)
+    done = 0
+    with reporter.phase("extracting features", len(items)) as task, torch.inference_mode():
+        for chunk in items.chunks(IMAGE_BATCH):
+            features = _features(backbone, torch.from_numpy(chunk.values), device)
+            double = features.double()
+            total = total.to(device) + double.sum(0)
+            squares = squares.to(device) + double.square().sum(0)
+            if places is None:
+                picked = features
+            else:
+                chosen = np.stack([rng.permutation(places_all)[:kept] for _ in range(len(features))])
+                places[done : done + len(features)] = chosen
+                index = torch.from_numpy(chosen).to(device)[:, None, :].expand(-1, channels, -1)
+                picked = features.flatten(2).gather(2, index).transpose(1, 2)  # [B, L, C]
+            cache[done : done + len(features)] = picked.clamp(-HALF_MAX, HALF_MAX).half().cpu().numpy()
+            done += len(features)
+            task.update(done)
+    scaler.cpu().fit(done, total.cpu(), squares.cpu())
+    return ImageBatches(cache, places, scaler.to(device), items.labels)
+
+
+def _features(backbone: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    """Features of a batch, in halves when memory runs out."""
+    try:
+        out: Tensor = backbone(images.to(device))
+        return out
+    except torch.OutOfMemoryError:
+        if len(images) == 1:
+            raise AuditError("out of memory even for one image", "use a smaller backbone or --backbone-arg size=") from None
+        torch.cuda.empty_cache()
+        half = len(images) // 2
+        return torch.cat([_features(backbone, images[:half], device), _features(backbone, images[half:], device)])
+
+
+def _allocate(shape: tuple[int, ...], folder: Path) -> npt.NDArray[np.float16]:
+    if 2 * int(np.prod(shape)) <= MEMORY_BYTES:
+        return np.empty(shape, dtype=np.float16)
+    try:
+        return np.memmap(folder / "features.f16", dtype=np.float16, mode="w+", shape=shape)
+    except OSError as error:
+        raise AuditError(f"{folder} cannot hold the feature cache: {error.strerror or error}", "free some space") from error

@@ -1,0 +1,226 @@
+"""From a dataset to a checked ONNX detector with its calibration: the steps every method goes through, in order."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from anoaudit.data.items import Dataset, ImageSpec, InputSpec
+from anoaudit.data.tables import TableFiles
+from anoaudit.errors import AuditError, UsageError
+from anoaudit.methods.registry import Method
+from anoaudit.model.calibration import Calibration, conformal, fit_null
+from anoaudit.model.session import BATCH, Session
+from anoaudit.progress import Reporter
+from anoaudit.training.checkpoint import Checkpoints
+from anoaudit.training.device import choose_device, seed_everything
+from anoaudit.training.export import export, opset_of
+from anoaudit.training.items import Split, TrainingItems, split_items, survey
+from anoaudit.training.parity import ITEMS, check_parity, median_absolute_deviation
+from anoaudit.training.trainer import Trainer
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What `fit` was asked for, apart from the data."""
+
+    method: Method
+    options: Any
+    contamination: float = 0.1
+    device: str = "auto"
+    seed: int = 0
+    only_normal: bool = False
+    backbone: str | None = None
+    weights: Path | None = None
+    backbone_arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """All that the model directory needs but the audit's scores."""
+
+    graph: bytes
+    spec: InputSpec
+    outputs: tuple[str, ...]
+    calibration: Calibration
+    training: dict[str, Any]
+    parity: dict[str, Any]
+    backbone: dict[str, Any] | None
+    opset: int
+    versions: dict[str, str]
+    warnings: tuple[str, ...]
+    options: dict[str, Any]
+
+
+def fit_detector(
+    dataset: Dataset,
+    settings: FitSettings,
+    part: Path,
+    resume: bool,
+    too_many: Callable[[int, int], bool],
+    reporter: Reporter,
+) -> tuple[Fitted, Checkpoints]:
+    """Train, check, export, compare, calibrate. `too_many(unreadable, rows)` says when the input is not worth training on.
+
+    Raises UsageError and AuditError; the checkpoints in `part` stay until the caller has written the model.
+    """
+    device = choose_device(settings.device)
+    seed_everything(settings.seed, device)
+    backbone, backbone_facts, warnings = _backbone(dataset, settings, reporter)
+    spec: InputSpec
+    if isinstance(dataset, TableFiles):
+        reporter.note(f"reading {dataset.source}")
+        spec = dataset.infer(settings.seed)
+        _note_dropped(spec.dropped, dataset, reporter)
+    else:
+        assert backbone is not None
+        spec = ImageSpec(height=int(backbone.height), width=int(backbone.width))  # type: ignore[arg-type]
+    split = _split(dataset, spec, settings, too_many, reporter)
+    checkpoints = Checkpoints(part, _identity(dataset, settings), resume)
+    trainer = Trainer(device, settings.seed, settings.contamination, checkpoints, reporter, backbone, warnings=warnings)
+    items = TrainingItems(dataset, spec, split)
+    reporter.note(
+        f"fitting {settings.method.name} on {len(items)} {_noun(dataset)} of {dataset.source} "
+        f"({int(split.held_out.sum())} kept out), {device.type}, seed {settings.seed}"
+    )
+    detector = settings.method.load()(items, settings.options, trainer)
+    return _finish(detector, items, settings, trainer, backbone_facts), checkpoints
+
+
+def _finish(
+    detector: nn.Module, items: TrainingItems, settings: FitSettings, trainer: Trainer, backbone_facts: dict[str, Any] | None
+) -> Fitted:
+    """Export, self-check, calibration and parity of a trained detector."""
+    trainer.reporter.note("exporting and checking")
+    sample = _sample(items, items.split.train, ITEMS, settings.seed)
+    example = torch.from_numpy(sample[:2])
+    with torch.no_grad():
+        result = detector.cpu().eval()(example)
+    outputs = ("score", "map") if isinstance(result, tuple) else ("score",)
+    graph = export(detector, example, outputs)
+    session = Session(graph, device="cpu")
+    held_out = _scores(items, items.split.held_out, session)
+    seen = session.run(sample)[0].astype(np.float64)
+    check = trainer.self_check(np.concatenate([held_out, seen]))
+    calibration = conformal(held_out) if items.split.clean else fit_null(held_out)
+    mad = median_absolute_deviation(np.concatenate([held_out, seen]))
+    bar = float(np.quantile(held_out, 1 - min(max(settings.contamination, 0.01), 0.5)))
+    bar = _between(np.concatenate([held_out, seen]), bar)
+    parity = check_parity(detector, session, sample, mad, lambda scores: scores >= bar, settings.seed)
+    training = {
+        "items": len(items), "held_out": int(items.split.held_out.sum()), "contamination": settings.contamination,
+        "train_on": "normal" if settings.only_normal else "all", "seed": settings.seed, "device": trainer.device.type,
+        "precision": "bf16" if trainer.device.type == "cuda" else "float32", "self_check": check, **trainer.facts,
+    }  # fmt: skip
+    return Fitted(
+        graph, items.spec, outputs, calibration, training, parity, backbone_facts, opset_of(graph), _versions(),
+        tuple(trainer.warnings), _plain(vars(settings.options)),
+    )  # fmt: skip
+
+
+def _between(scores: Array, bar: float) -> float:
+    """A decision bar in the middle of a gap between scores, so that rounding does not count as a changed decision."""
+    ordered = np.unique(scores)
+    at = int(np.searchsorted(ordered, bar))
+    near = [(ordered[i] + ordered[i + 1]) / 2 for i in range(max(at - 5, 0), min(at + 5, len(ordered) - 1))]
+    gaps = [ordered[i + 1] - ordered[i] for i in range(max(at - 5, 0), min(at + 5, len(ordered) - 1))]
+    return float(near[int(np.argmax(gaps))]) if near else bar
+
+
+def _backbone(
+    dataset: Dataset, settings: FitSettings, reporter: Reporter
+) -> tuple[nn.Module | None, dict[str, Any] | None, list[str]]:
+    """The feature extractor for images: timm's with weights, or the fixed filter bank, said in one line."""
+    if dataset.kind == "table":
+        if settings.backbone or settings.weights or settings.backbone_arguments:
+            raise UsageError(f"{dataset.source} is a table; --backbone, --weights and --backbone-arg are for images", "leave them out")
+        return None, None, []
+    from anoaudit.nets.backbones import BackboneOptions, make_backbone
+    from anoaudit.nets.filter_bank import FilterBank
+
+    spatial = settings.options.features == "spatial"
+    asked = BackboneOptions(settings.backbone, settings.weights, settings.backbone_arguments)
+    if not asked.from_scratch:
+        made = make_backbone(asked, list(settings.options.strides) if spatial else None)
+        if made is not None:
+            return made[0], made[1], []
+        warning = "no pretrained weights at hand (no network, empty cache): using the from-scratch recipe, as --backbone none does"
+        reporter.note(warning)
+    if not spatial:
+        raise UsageError("--set features=pooled needs a pretrained backbone", "give --backbone and --weights, or features=spatial")
+    if settings.weights or settings.backbone_arguments:
+        raise UsageError("--backbone none takes neither --weights nor --backbone-arg", "leave them out, or name a backbone")
+    bank = FilterBank()
+    facts = {"name": "none", "recipe": "filter-bank", "size": [bank.height, bank.width], "channels": bank.channels}
+    return bank, facts, [] if asked.from_scratch else [warning]
+
+
+def _split(
+    dataset: Dataset, spec: InputSpec, settings: FitSettings, too_many: Callable[[int, int], bool], reporter: Reporter
+) -> Split:
+    readable, labels, unreadable = survey(dataset, spec)
+    if len(unreadable) > 0:
+        item, reason = unreadable[0]
+        line = f"{len(unreadable)} of {len(readable)} {_noun(dataset)} unreadable; the first: {item}: {reason}"
+        if too_many(len(unreadable), len(readable)):
+            raise AuditError(line, "repair or remove them, or allow more with --max-unreadable")
+        reporter.note(line)
+    return split_items(readable, labels, dataset.kind, settings.seed, settings.only_normal)
+
+
+def _sample(items: TrainingItems, mask: npt.NDArray[np.bool_], size: int, seed: int) -> npt.NDArray[Any]:
+    """Random items of those marked, as they enter the model."""
+    rng = np.random.default_rng(seed)
+    marked = np.flatnonzero(mask)
+    only = np.zeros(len(mask), dtype=bool)
+    only[rng.choice(marked, min(size, len(marked)), replace=False)] = True
+    return np.concatenate([chunk.values for chunk in items.dataset.chunks(items.spec, 4096 if items.dataset.kind == "table" else 64, only)])
+
+
+def _scores(items: TrainingItems, mask: npt.NDArray[np.bool_], session: Session) -> Array:
+    """onnxruntime's scores of the items marked."""
+    chunks = items.dataset.chunks(items.spec, BATCH[items.dataset.kind], mask)
+    return np.concatenate([session.run(chunk.values)[0].astype(np.float64) for chunk in chunks if len(chunk.values)])
+
+
+def _note_dropped(dropped: dict[str, str], dataset: Dataset, reporter: Reporter) -> None:
+    named = [f"{name} ({why})" for name, why in dropped.items() if why != "excluded"]
+    if named:
+        reporter.note(f"not used as features: {', '.join(named)}")
+
+
+def _identity(dataset: Dataset, settings: FitSettings) -> dict[str, Any]:
+    """What must be equal for `--resume`."""
+    return {
+        "data": dataset.outline(), "method": settings.method.name, "options": _plain(vars(settings.options)),
+        "contamination": settings.contamination, "seed": settings.seed, "only_normal": settings.only_normal,
+        "backbone": settings.backbone, "weights": str(settings.weights), "backbone_arguments": settings.backbone_arguments,
+        "device": settings.device,
+    }  # fmt: skip
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _noun(dataset: Dataset) -> str:
+    return "rows" if dataset.kind == "table" else "images"
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    import onnxruntime
+
+    names = ("torch", "timm", "onnx", "onnxscript", "numpy", "polars", "pillow")
+    return {"python": platform.python_version(), "onnxruntime": onnxruntime.__version__, **{name: version(name) for name in names}}

@@ -1,0 +1,100 @@
+"""The items a method trains on: a random part of the dataset's readable items, the rest kept out for calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from anoaudit.data.items import UNLABELLED, Chunk, Dataset, InputSpec
+from anoaudit.errors import AuditError, UsageError
+
+MIN_ITEMS = 20
+MIN_HELD_OUT, MAX_HELD_OUT, HELD_OUT_SHARE = 50, 5_000, 0.2
+MAX_TRAINING = {"table": 200_000, "images": 50_000}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which items are trained on and which are kept out (bool[N] each, over all items of the dataset)."""
+
+    train: npt.NDArray[np.bool_]
+    held_out: npt.NDArray[np.bool_]
+    labels: npt.NDArray[np.int8]  # of all items, -1 unknown
+    clean: bool  # the held-out items are known normals
+
+
+def split_items(
+    readable: npt.NDArray[np.bool_], labels: npt.NDArray[np.int8], kind: str, seed: int, only_normal: bool
+) -> Split:
+    """Keep 20 % of the items out (50 to 5,000, never more than a third), train on the others.
+
+    With enough known normals (labels 0) the kept-out items are drawn from them alone: then p-values are exact. With
+    `only_normal` training sees known normals only. Raises AuditError under 20 items, UsageError without normals.
+    """
+    rng = np.random.default_rng(seed)
+    n = int(readable.sum())
+    if n < MIN_ITEMS:
+        raise AuditError(f"{n} readable items are too few to fit a detector", f"give at least {MIN_ITEMS}")
+    normal = readable & (labels == 0)
+    if only_normal and normal.sum() < MIN_ITEMS:
+        raise UsageError(
+            f"--train-on normal: {int(normal.sum())} items are labelled 0 (normal)", f"label at least {MIN_ITEMS} normals with --labels"
+        )
+    clean = only_normal or int(normal.sum()) >= 3 * MIN_HELD_OUT
+    pool = np.flatnonzero(normal if clean else readable)
+    size = min(max(round(HELD_OUT_SHARE * len(pool)), MIN_HELD_OUT), MAX_HELD_OUT, len(pool) // 3)
+    held_out = np.zeros(len(readable), dtype=bool)
+    held_out[rng.choice(pool, size, replace=False)] = True
+    train = (normal if only_normal else readable) & ~held_out
+    cap = MAX_TRAINING[kind]
+    if train.sum() > cap:
+        kept = rng.choice(np.flatnonzero(train), cap, replace=False)
+        train = np.zeros_like(train)
+        train[kept] = True
+    return Split(train, held_out, labels, clean)
+
+
+@dataclass(frozen=True)
+class TrainingItems:
+    """What a method's `fit` gets: the items to train on, streamed as often as wanted, and their labels."""
+
+    dataset: Dataset
+    spec: InputSpec
+    split: Split
+
+    def __len__(self) -> int:
+        return int(self.split.train.sum())
+
+    @property
+    def labels(self) -> npt.NDArray[np.int8]:
+        """int8[N] of the training items in order, -1 unknown."""
+        return self.split.labels[self.split.train]
+
+    def chunks(self, size: int) -> Iterator[Chunk]:
+        """Training items, in dataset order. Items that became unreadable since raise AuditError."""
+        for chunk in self.dataset.chunks(self.spec, size, self.split.train):
+            lost = next((reason for reason in chunk.reasons if reason is not None), None)
+            if lost is not None:
+                raise AuditError(f"{self.dataset.source} changed while it was being read ({lost})", "run fit again")
+            yield chunk
+
+    def values(self, size: int = 50_000) -> npt.NDArray[np.float64]:
+        """All training rows of a table, float64[N, D]."""
+        return np.concatenate([chunk.values for chunk in self.chunks(size)])
+
+
+def survey(dataset: Dataset, spec: InputSpec) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int8], list[tuple[str, str]]]:
+    """One pass: which items are readable, their labels, and (id, reason) of the unreadable ones."""
+    n = len(dataset)
+    readable, labels = np.zeros(n, dtype=bool), np.full(n, UNLABELLED, dtype=np.int8)
+    unreadable: list[tuple[str, str]] = []
+    position = 0
+    for chunk in dataset.chunks(spec, 4096 if dataset.kind == "table" else 64):
+        part = slice(position, position + len(chunk))
+        readable[part], labels[part] = chunk.readable, chunk.labels
+        unreadable += [(item, reason) for item, reason in zip(chunk.ids, chunk.reasons, strict=True) if reason is not None]
+        position += len(chunk)
+    return readable, labels, unreadable

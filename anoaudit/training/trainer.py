@@ -1,0 +1,63 @@
+"""What a method is given besides its items: device, seed, checkpoints, the loop, the pre-flight export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from anoaudit.errors import AuditError
+from anoaudit.progress import Reporter
+from anoaudit.training.checkpoint import Checkpoints
+from anoaudit.training.loop import Batches, History, Objective, Schedule, train
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass
+class Trainer:
+    """Everything around a method. `facts` is what the method wants to see in the manifest, `warnings` what in every report."""
+
+    device: torch.device
+    seed: int
+    contamination: float
+    checkpoints: Checkpoints
+    reporter: Reporter
+    backbone: nn.Module | None = None  # frozen feature extractor, images only
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    history: History | None = None
+
+    def run(self, module: nn.Module, objective: Objective, data: Batches, schedule: Schedule) -> None:
+        """Train, and keep the history for the self-check."""
+        self.history = train(
+            module, objective, data, schedule,
+            device=self.device, seed=self.seed, checkpoints=self.checkpoints, reporter=self.reporter,
+        )  # fmt: skip
+
+    def self_check(self, scores: Array) -> dict[str, Any]:
+        """Did training do anything? Scores of readable items must be finite and spread, the loss and the weights must have moved.
+
+        (A detector without a loss, a closed-form Gaussian say, leaves `history` None.) Raises AuditError.
+        """
+        hint = "the data may be constant or duplicated; look at it, or change --set detector, lr or epochs"
+        if not np.isfinite(scores).all():
+            raise AuditError("training failed its self-check: a score is not finite", hint)
+        distinct = len(np.unique(scores))
+        if distinct < max(3, 0.02 * len(scores)) or float(np.ptp(scores)) == 0.0:
+            raise AuditError(f"training failed its self-check: {distinct} different scores for {len(scores)} items", hint)
+        facts: dict[str, Any] = {"distinct_scores": distinct, "items": len(scores)}
+        if self.history is not None:
+            losses = self.history.losses
+            moved = max(losses) - min(losses) if len(losses) > 1 else float("inf")
+            if self.history.weight_change == 0.0 or moved <= 1e-9 * max(abs(losses[0]), 1e-12):
+                raise AuditError("training failed its self-check: the loss did not move", hint)
+            facts |= {
+                "first_loss": losses[0], "last_loss": losses[-1], "best_epoch": self.history.best_epoch + 1,
+                "epochs": len(losses), "batch_size": self.history.batch_size, "weight_change": self.history.weight_change,
+            }  # fmt: skip
+        return facts

@@ -1,0 +1,310 @@
+"""Columns to numbers: what becomes a feature, what does not and why, and that Parquet and CSV agree to the last bit."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import math
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from anoaudit.data.encoding import encode, infer_spec
+from anoaudit.data.items import ColumnRule, ImageSpec, TableSpec, spec_from_json
+from anoaudit.data.rows import RawRows, read_rows
+from anoaudit.errors import AuditError, UsageError
+
+N = 60
+
+
+def spec_of(total: int | None = None, columns: list[str] | None = None, **values: Any) -> TableSpec:
+    return infer_spec(pl.DataFrame({"x": np.random.default_rng(0).normal(size=N), **values}), columns, [], total)
+
+
+def rule_of(values: Any, name: str = "it") -> ColumnRule | str:
+    spec = spec_of(**{name: values})
+    return next((rule for rule in spec.columns if rule.name == name), None) or spec.dropped[name]
+
+
+def column(values: Any, rule: ColumnRule) -> tuple[list[float], list[str | None]]:
+    numbers, reasons = encode(pl.DataFrame({rule.name: values}), TableSpec((rule,)))
+    return numbers[:, 0].tolist(), reasons
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (range(N), "identifier"),
+        (range(1000, 1000 - N, -1), "identifier"),
+        (np.random.default_rng(0).permutation(N), "identifier"),
+        ([str(i) for i in range(N)], "identifier"),
+        ([f"{i:032x}-{i}" for i in range(N)], "identifier"),
+        ([7] * N, "constant"),
+        ([7, None] * (N // 2), "constant"),
+        (["a"] * N, "constant"),
+        (["1.0"] * (N - 1) + ["1"], "constant"),
+        ([1.0, math.inf] * (N // 2), "constant"),
+        ([None] * N, "all values missing"),
+        ([math.nan] * N, "all values missing"),
+        ([[1]] * N, "nested"),
+        ([{"a": 1}] * N, "nested"),
+        ([b"a", b"b"] * (N // 2), "nested or binary"),
+    ],
+)
+def test_what_is_no_feature(values: Any, why: str) -> None:
+    found = rule_of(list(values))
+    assert isinstance(found, str)
+    assert found.startswith(why)
+
+
+@pytest.mark.parametrize("name", ["id", "user_id", "Order-ID", "uuid", "rowid", "idx", "index"])
+def test_unique_numbers_that_are_called_identifiers(name: str) -> None:
+    values = [i * 1_000_003 % 999_999_937 for i in range(N)]
+    assert rule_of(values, name) == "identifier (every value once)"
+    assert rule_of([str(v) for v in values], name) == "identifier (every value once)"
+    assert isinstance(rule_of(values, "width"), ColumnRule)  # "id" has to be the whole word
+    assert isinstance(rule_of([i % 9 for i in range(N)], name), ColumnRule)  # and every value has to come once
+
+
+def test_a_counter_has_gaps_in_a_sample() -> None:
+    every_third = list(range(5, 5 + 3 * N, 3))
+    assert spec_of(total=3 * N, n=every_third).dropped == {"n": "identifier (every value once)"}
+    assert spec_of(total=3 * N, n=[str(i) for i in every_third]).dropped == {"n": "identifier (every value once)"}
+    assert spec_of(n=every_third).dropped == {}
+
+
+def test_epoch_seconds_are_no_identifier() -> None:
+    rng = np.random.default_rng(0)
+    epoch = (1_700_000_000 + np.cumsum(rng.integers(1, 90, N))).tolist()
+    for values in (epoch, [str(v) for v in epoch], [v * 1000 for v in epoch]):
+        rule = rule_of(values, "timestamp")
+        assert isinstance(rule, ColumnRule)
+        assert rule.kind == "numeric"
+        assert column(values, rule)[0] == [float(v) for v in values]
+
+
+def test_columns_that_are_asked_for_are_kept() -> None:
+    spec = spec_of(columns=["n", "word"], n=range(N), word=[f"w{i}" for i in range(N)])
+    assert [rule.name for rule in spec.columns] == ["n", "word"]
+    assert spec.dropped == {"x": "excluded"}
+
+
+def test_too_many_words_and_just_enough() -> None:
+    words = [f"word {i % 70}" for i in range(200)]
+    assert infer_spec(pl.DataFrame({"w": words, "x": [float(i * i) for i in range(200)]}), None, []).dropped["w"].startswith(
+        "text with 70 different"
+    )
+    rule = rule_of([f"w{i % 50}" for i in range(N)])
+    assert isinstance(rule, ColumnRule)
+    assert len(rule.categories) == 50
+
+
+def test_categories_unseen_and_missing() -> None:
+    rule = rule_of(["b", "a", None] * (N // 3))
+    assert isinstance(rule, ColumnRule)
+    assert (rule.kind, rule.categories) == ("categorical", ("a", "b"))
+    assert rule.frequencies == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    numbers, reasons = column(["a", "new", None, "b", "A"], rule)
+    np.testing.assert_array_equal(numbers, [0, 2, np.nan, 1, 2])
+    assert reasons == [None] * 5
+    for kind in (pl.Categorical, pl.Enum(["a", "b", "z"])):
+        np.testing.assert_array_equal(column(pl.Series(["a", None, "z"], dtype=kind), rule)[0], [0, np.nan, 2])
+    assert all(math.isnan(v) for v in column([None, None], rule)[0])
+    assert column([1, 2], rule)[0] == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("name", ["count", "", "it", "literal", "index", "len", "*", "^x$", "a.b"])
+def test_any_name_may_be_a_column(name: str) -> None:
+    rule = rule_of(["b", "a", "a"] * (N // 3), name)
+    assert isinstance(rule, ColumnRule)
+    assert rule.frequencies == pytest.approx((2 / 3, 1 / 3, 0))
+    assert column(["b"], rule)[0] == [1.0]
+
+
+@pytest.mark.parametrize("forms", [("true", "false"), ("True", "False"), ("T", "F"), ("yes", "NO"), ("y", "n")])
+def test_boolean_words(forms: tuple[str, str]) -> None:
+    values = [forms[0], forms[1], None] * (N // 3)
+    rule = rule_of(values)
+    assert isinstance(rule, ColumnRule)
+    assert rule.kind == "boolean"
+    numbers, reasons = column([forms[0], forms[1], None, "1", "0", "perhaps"], rule)
+    np.testing.assert_array_equal(numbers, [1, 0, np.nan, 1, 0, np.nan])
+    assert reasons == [None] * 5 + ["column 'it': 'perhaps' is not true or false"]
+    assert column([True, False], rule)[0] == [1.0, 0.0]
+
+
+MOMENTS = [dt.datetime(2023, 12, 25, 13, 1, 7) + dt.timedelta(hours=31 * i) for i in range(N)]
+
+
+@pytest.mark.parametrize(
+    ("form", "exact"),
+    [
+        ("%Y-%m-%dT%H:%M:%S", 1), ("%Y-%m-%dT%H:%M:%SZ", 1), ("%Y-%m-%dT%H:%M:%S.%f", 1), ("%Y-%m-%d %H:%M:%S", 1),
+        ("%Y-%m-%dT%H:%M:%S+0000", 1), ("%Y-%m-%dT%H:%M:%S+00:00", 1), ("%Y-%m-%d %H:%M:%S+00:00", 1),
+        ("%Y-%m-%d %H:%M:%S.%f+00:00", 1), ("%Y-%m-%d %H:%M", 60), ("%Y-%m-%dT%H:%M", 60), ("%Y-%m-%d", 86400),
+        ("%d.%m.%Y", 86400), ("%d.%m.%Y %H:%M:%S", 1), ("%d/%m/%Y", 86400), ("%m/%d/%Y", 86400), ("%Y/%m/%d", 86400),
+    ],
+)  # fmt: skip
+def test_date_formats(form: str, exact: int) -> None:
+    values = [moment.strftime(form) for moment in MOMENTS]
+    rule = rule_of(values)
+    assert isinstance(rule, ColumnRule)
+    assert rule.kind == "datetime"
+    expected = [moment.replace(tzinfo=dt.UTC).timestamp() // exact * exact for moment in MOMENTS]
+    assert column(values, rule) == (expected, [None] * N)
+    numbers, reasons = column([values[0], "soon", None], rule)
+    assert math.isnan(numbers[1])
+    assert reasons == [None, "column 'it': 'soon' is not a date", None]
+
+
+def test_time_of_day_as_text() -> None:
+    rule = rule_of([moment.strftime("%H:%M:%S") for moment in MOMENTS])
+    assert isinstance(rule, ColumnRule)
+    assert column(["01:00:01", "00:00:00"], rule)[0] == [3601.0, 0.0]
+
+
+def test_fitted_on_dates_scored_on_text() -> None:
+    """The model comes from Parquet, the data from a CSV export of it, whatever wrote that."""
+    for values in (MOMENTS, [moment.replace(tzinfo=dt.UTC) for moment in MOMENTS], [moment.date() for moment in MOMENTS]):
+        rule = rule_of(values)
+        assert isinstance(rule, ColumnRule)
+        assert rule.format == ""
+        numbers, _ = column(values, rule)
+        by_polars = pl.DataFrame({"it": values}).write_csv().splitlines()[1:]
+        for texts in (by_polars, [str(value) for value in values], [value.isoformat() for value in values]):
+            assert column(texts, rule) == (numbers, [None] * N)
+
+
+def test_a_word_among_numbers() -> None:
+    rule = rule_of([str(i * i) for i in range(N - 2)] + ["n.a.", None])
+    assert isinstance(rule, ColumnRule)
+    assert rule.kind == "numeric"
+    numbers, reasons = column(["1", " 2 ", "1e3", "-.5", "inf", "12 kg", None, "1,5"], rule)
+    np.testing.assert_array_equal(numbers, [1, 2, 1000, -0.5, np.inf, np.nan, np.nan, np.nan])
+    assert reasons == [None] * 5 + ["column 'it': '12 kg' is not a number", None, "column 'it': '1,5' is not a number"]
+
+
+def test_wrong_types() -> None:
+    numeric, date = rule_of([1.5, 2.5] * (N // 2)), rule_of(MOMENTS)
+    assert isinstance(numeric, ColumnRule)
+    assert isinstance(date, ColumnRule)
+    category = rule_of(["a", "b"] * (N // 2))
+    assert isinstance(category, ColumnRule)
+    for values, rule in [
+        (["word"] * N, numeric), ([[1.0]] * N, numeric), ([b"1"] * N, numeric), (MOMENTS, numeric), ([{"a": 1}] * N, numeric),
+        ([1.0] * N, date), (["word"] * N, date), ([True] * N, date), ([["a"]] * N, category), ([b"a"] * N, category),
+    ]:  # fmt: skip
+        with pytest.raises(AuditError, match="'it'") as caught:
+            column(values, rule)
+        assert caught.value.hint
+    assert column([True, False], numeric)[0] == [1.0, 0.0]
+    assert all(math.isnan(v) for v in column([None] * N, date)[0])
+
+
+def test_unknown_names_and_nothing_left() -> None:
+    frame = pl.DataFrame({"a": [1.0, 2.0], "b": [1.0, 1.0]})
+    for columns, exclude in ((["nope"], []), (None, ["nope"])):
+        with pytest.raises(UsageError, match="'nope'"):
+            infer_spec(frame, columns, exclude)
+    with pytest.raises(AuditError, match="no usable column: .*b: constant"):
+        infer_spec(frame, None, ["a"])
+    with pytest.raises(AuditError, match="'b' is missing"):
+        encode(frame.drop("b"), TableSpec((ColumnRule("b", "numeric"),)))
+
+
+def test_no_rows_at_all() -> None:
+    spec = spec_of(kind=["a", "b"] * (N // 2), when=MOMENTS, flag=["yes", "no"] * (N // 2))
+    values, reasons = encode(pl.DataFrame(schema={"x": pl.Float64, "kind": pl.String, "when": pl.String, "flag": pl.String}), spec)
+    assert (values.shape, reasons) == ((0, 4), [])
+
+
+def test_median_and_scale() -> None:
+    rule = rule_of([1.0, 2.0, 3.0, 4.0, 1000.0, math.inf, None, math.nan, 5.0, 3.0] * (N // 10))
+    assert isinstance(rule, ColumnRule)
+    assert (rule.median, rule.mad) == pytest.approx((3.0, 1.4826))
+    mostly = rule_of([0.0] * (N - 6) + [10.0] * 6)
+    assert isinstance(mostly, ColumnRule)
+    assert mostly.mad == pytest.approx(1.2533)
+
+
+wild = st.one_of(
+    st.none(),
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.sampled_from([1.7976931348623157e308, -1.7976931348623157e308, 5e-324, -0.0, 1e-300, 2.0**53 + 1, 0.1, 1e22, 1e23]),
+    st.integers(-(2**60), 2**60).map(float),
+)
+words = st.one_of(
+    st.none(), st.sampled_from(["a", "b", " a", "NA", "none", "", 'q"q', "x,y", "l\nm", "ü", "1", "0x1", "true", "1e5", "-"])
+)
+moments = st.one_of(
+    st.none(), st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2200, 1, 1)).map(lambda moment: moment.replace(fold=0))
+)
+quick = settings(
+    max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+
+
+def rows_of(frame: pl.DataFrame, folder: Any, suffix: str) -> pl.DataFrame:
+    path = folder / f"t.{suffix}"
+    buffer = io.BytesIO()
+    frame.write_csv(buffer) if suffix == "csv" else frame.write_parquet(buffer)
+    path.write_bytes(buffer.getvalue())
+    parts: list[RawRows] = list(read_rows(path, 5))
+    assert all(reason is None for part in parts for reason in part.reasons)
+    return pl.concat([part.frame for part in parts], how="vertical_relaxed")
+
+
+@quick
+@given(st.lists(st.tuples(wild, st.none() | st.integers(-(2**63), 2**63 - 1), words, moments, st.none() | st.booleans()), min_size=2, max_size=25))
+def test_parquet_and_csv_agree_to_the_last_bit(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Any, ...]]) -> None:
+    types = {"f": pl.Float64, "i": pl.Int64, "w": pl.String, "d": pl.Datetime("us"), "b": pl.Boolean, "anchor": pl.Int64}
+    frame = pl.DataFrame([(*row, i % 7) for i, row in enumerate(rows)], schema=types, orient="row")
+    folder = tmp_path_factory.getbasetemp()
+    as_parquet, as_csv = (rows_of(frame, folder, suffix) for suffix in ("parquet", "csv"))
+    spec = infer_spec(as_parquet, None, [])
+    expected, reasons = encode(as_parquet, spec)
+    found, csv_reasons = encode(as_csv, spec)
+    np.testing.assert_array_equal(found, expected)
+    assert reasons == csv_reasons
+    for rule in spec.columns:
+        assert math.isfinite(rule.median)
+        assert math.isfinite(rule.mad)
+        assert rule.mad >= 0
+    assert spec_from_json(json.loads(json.dumps(spec.to_json(), allow_nan=False))) == spec
+    # And the other way round: the model comes from the CSV file.
+    spec = infer_spec(as_csv, None, [])
+    numbers, reasons = encode(as_csv, spec)
+    from_parquet, parquet_reasons = encode(as_parquet.with_columns(pl.col("d").cast(pl.String)), spec)
+    kept = [j for j, rule in enumerate(spec.columns) if rule.name in "fib"]
+    np.testing.assert_array_equal(numbers[:, kept], from_parquet[:, kept])
+    assert len(reasons) == len(parquet_reasons) == len(rows)
+
+
+@quick
+@given(st.lists(st.text(max_size=12) | st.none(), min_size=2, max_size=30), st.text(max_size=5))
+def test_any_text_column(values: list[str | None], name: str) -> None:
+    frame = pl.DataFrame([pl.Series(name, values, dtype=pl.String), pl.Series(name + "x", range(len(values)), dtype=pl.Float64)])
+    spec = infer_spec(frame, None, [])
+    numbers, reasons = encode(frame, spec)
+    assert numbers.shape == (len(values), len(spec.columns))
+    for i, reason in enumerate(reasons):
+        assert reason is None or np.isnan(numbers[i]).any()
+    assert spec_from_json(json.loads(json.dumps(spec.to_json(), allow_nan=False))) == spec
+
+
+def test_specs_survive_json() -> None:
+    spec = spec_of(
+        kind=["a", "b", None] * (N // 3), n=range(N), when=[str(m) for m in MOMENTS], flag=[True, False] * (N // 2), c=[1] * N
+    )
+    assert len(spec.columns) == 4
+    for each in (spec, ImageSpec(224, 160)):
+        assert spec_from_json(each.to_json()) == each
+        assert spec_from_json(json.loads(json.dumps(each.to_json()))) == each
+    for broken in ({}, {"kind": "table"}, {"kind": "images", "height": "x", "width": 1}, {"kind": "table", "columns": [{}]}):
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            spec_from_json(broken)
