@@ -1,1 +1,1 @@
-"""Where items come from: image folders, tables, labels. Every input gives exactly one item, readable or with a reason."""
+"""Where items come from: image folders, tables, labels. Every input is one item, readable or with a reason."""

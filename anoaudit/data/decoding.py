@@ -1,7 +1,7 @@
 """The one way an image file becomes pixels, for fit and for score alike.
 
-EXIF orientation is applied, alpha is laid over white, 16-bit is scaled to 8, palette, grey and CMYK become RGB, and of an
-animation the first frame counts. Nothing is cropped: defects sit at borders too.
+EXIF orientation is applied, alpha is laid over white, 16-bit is scaled to 8, palette, grey and CMYK become RGB, and of
+an animation the first frame counts. Nothing is cropped: defects sit at borders too.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
-#: Restricting the formats keeps Pillow's rarely-used parsers (and Ghostscript) away from hostile files. MPO opens as JPEG: named here,
-#: where Pillow knows no such entry, it would make every other format unreadable.
+#: Restricting the formats keeps Pillow's rarely-used parsers (and Ghostscript) away from hostile files.
+#: MPO opens as JPEG: named here, where Pillow knows no such entry, it would make every other format unreadable.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 1024 * 1024

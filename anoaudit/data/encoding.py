@@ -1,7 +1,7 @@
 """Columns to numbers by rules: decided once on the training data, kept in the manifest, applied unchanged at score.
 
-numeric → float64 · boolean → 0/1 · date-times → seconds · text of few values → a code, with one code of its own for values
-never seen. Missing and infinite values stay as they are here: the model's graph imputes them.
+numeric → float64 · boolean → 0/1 · date-times → seconds · text of few values → a code, with one code of its own for
+values never seen. Missing and infinite values stay as they are here: the model's graph imputes them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from anoaudit.errors import AuditError, UsageError
 
 MAX_CATEGORIES = 64
 LARGEST = float(np.finfo(np.float64).max)
-PARSED_SHARE = 0.95  # a text column is numeric (or dates) when this share of its values parses; the rest are unreadable rows
+PARSED_SHARE = (
+    0.95  # a text column is numeric (or dates) when this share of its values parses; the rest are unreadable rows
+)
 IDENTIFIER_NAME = re.compile(r"(^|[_\W])(id|uuid|guid|key|index|rowid|row_id|idx)$", re.IGNORECASE)
 DATE_FORMATS = (
     "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M",
@@ -34,7 +36,7 @@ def infer_spec(
 ) -> TableSpec:
     """Rules for the feature columns of `sample` (raw rows), and why the others are dropped.
 
-    `columns` names the features explicitly (then identifiers among them are kept); `exclude` names columns that are not.
+    `columns` names the features explicitly (then identifiers among them are kept); `exclude` names others.
     `total` is the number of rows that `sample` is drawn from: a row counter has gaps in a sample.
     Raises UsageError for unknown names and AuditError when no usable column is left.
     """
@@ -54,7 +56,9 @@ def infer_spec(
             rules.append(replace(found, name=name))
     if not rules:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(dropped.items())[:4])
-        raise AuditError(f"no usable column: {reasons or 'the table has none'}", "name features with --columns, or add some")
+        raise AuditError(
+            f"no usable column: {reasons or 'the table has none'}", "name features with --columns, or add some"
+        )
     return TableSpec(columns=tuple(rules), dropped=dropped)
 
 
@@ -82,7 +86,9 @@ def _rule(values: pl.Series, name: str, asked: bool, total: int) -> ColumnRule |
 
 def _is_plain(dtype: pl.DataType) -> bool:
     """Whether one value of the type can be one number or one word."""
-    known = dtype.is_numeric() or dtype.is_temporal() or dtype in (pl.Boolean, pl.String, pl.Categorical, pl.Enum, pl.Null)
+    known = (
+        dtype.is_numeric() or dtype.is_temporal() or dtype in (pl.Boolean, pl.String, pl.Categorical, pl.Enum, pl.Null)
+    )
     return known and not dtype.is_nested()
 
 
@@ -140,15 +146,16 @@ def encode(
 ) -> tuple[npt.NDArray[np.float64], list[str | None]]:
     """float64[B, D] and, per row, why it could not be read (else None). NaN is missing; a category is its code.
 
-    Raises AuditError when a column is missing or is of another type than at fit; text of which not one value parses is of
-    another type too, unless `refuse` is off (it is for parts of a table: a run of bad rows is no wrong column).
+    Raises AuditError when a column is missing or is of another type than at fit; text of which not one value parses is
+    of another type too, unless `refuse` is off (it is for parts of a table: a run of bad rows is no wrong column).
     """
     reasons: list[str | None] = [None] * frame.height
     out = np.empty((frame.height, len(spec.columns)), dtype=np.float64)
     for j, rule in enumerate(spec.columns):
         if rule.name not in frame.columns:
             raise AuditError(
-                f"column {rule.name!r} is missing; the model needs it", f"the data's columns are {', '.join(frame.columns[:12])}"
+                f"column {rule.name!r} is missing; the model needs it",
+                f"the data's columns are {', '.join(frame.columns[:12])}",
             )
         out[:, j], bad = _encode(frame[rule.name].alias(""), rule, refuse)
         for i in bad:
@@ -223,5 +230,6 @@ def _seconds(values: pl.Series) -> npt.NDArray[np.float64]:
 
 def _wrong_type(values: pl.Series, rule: ColumnRule) -> AuditError:
     return AuditError(
-        f"column {rule.name!r} is {values.dtype} here, but {rule.kind} in the model", "convert the column, or fit a new model"
+        f"column {rule.name!r} is {values.dtype} here, but {rule.kind} in the model",
+        "convert the column, or fit a new model",
     )

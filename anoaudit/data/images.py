@@ -22,8 +22,8 @@ Decoded = npt.NDArray[np.uint8] | str  # pixels, or the reason why there are non
 def scan(root: Path, suffixes: frozenset[str]) -> tuple[list[Path], int]:
     """Files below `root` with one of the suffixes, sorted, and how many other visible files there are.
 
-    Hidden files and folders are passed over. Links are followed; a folder reached a second time (a loop, or two links to
-    it) is not entered again. Raises OSError for a folder that cannot be listed: its items would be missing unnoticed.
+    Hidden files and folders are passed over. Links are followed; a folder reached again (a loop, or two links
+    to it) is not entered again. Raises OSError for a folder that cannot be listed: its items would be missing unseen.
     """
     found: list[Path] = []
     ignored = 0
@@ -61,7 +61,12 @@ class ImageFolder:
     kind: Kind = "images"
 
     def __init__(
-        self, root: Path, paths: Sequence[Path], ignored: int = 0, truth: Labels | None = None, labels: Labels | None = None
+        self,
+        root: Path,
+        paths: Sequence[Path],
+        ignored: int = 0,
+        truth: Labels | None = None,
+        labels: Labels | None = None,
     ) -> None:
         self.root = root
         self.paths = sorted(paths, key=lambda path: item_id(path, root))

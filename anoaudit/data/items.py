@@ -17,8 +17,8 @@ Kind = Literal["images", "table"]
 class Chunk:
     """Consecutive items of a dataset.
 
-    `values` holds the readable items only, in order: float64[R, D] for tables (NaN is missing, categories are codes) and
-    uint8[R, H, W, 3] for images. `truth` and `labels` are int8[B] with -1 for null.
+    `values` holds the readable items only, in order: float64[R, D] for tables (NaN is missing, categories are codes)
+    and uint8[R, H, W, 3] for images. `truth` and `labels` are int8[B] with -1 for null.
     """
 
     start: int
@@ -47,7 +47,12 @@ class ImageSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's `input`."""
-        return {"kind": "images", "height": self.height, "width": self.width, "resize": "bilinear, whole image, no crop"}
+        return {
+            "kind": "images",
+            "height": self.height,
+            "width": self.width,
+            "resize": "bilinear, whole image, no crop",
+        }
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def spec_from_json(values: dict[str, Any]) -> InputSpec:
 
 
 class Dataset(Protocol):
-    """Items from one source. `chunks` may be walked any number of times and always gives the same items in the same order."""
+    """Items from one source. `chunks` may be walked any number of times, with the same items in the same order."""
 
     kind: Kind
     source: str
@@ -120,9 +125,7 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def chunks(
-        self, spec: InputSpec, size: int, only: npt.NDArray[np.bool_] | None = None
-    ) -> Iterator[Chunk]:
+    def chunks(self, spec: InputSpec, size: int, only: npt.NDArray[np.bool_] | None = None) -> Iterator[Chunk]:
         """Chunks of at most `size` items; with `only` (bool[N]), just the items that it marks."""
         ...
 

@@ -1,7 +1,7 @@
 """Truth (for evaluation) and labels (supervision): the same values from a column or a file, joined on the item's id.
 
-1 is an anomaly, 0 is normal, null is unknown. `true` and `false` are read as 1 and 0. Anything else is refused, because a
-misread label is worse than none.
+1 is an anomaly, 0 is normal, null is unknown. `true` and `false` are read as 1 and 0. Anything else is refused, because
+a misread label is worse than none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def parse(values: pl.Series, where: str) -> npt.NDArray[np.int8]:
     try:
         text = values.cast(pl.String).str.strip_chars()
     except pl.exceptions.PolarsError:
-        raise UsageError(f"{where} holds {values.dtype}; labels are 1 (anomaly), 0 (normal) or empty", "name another") from None
+        raise UsageError(
+            f"{where} holds {values.dtype}; labels are 1 (anomaly), 0 (normal) or empty", "name another"
+        ) from None
     text = text.set(text.is_in(NULL_TOKENS), None).str.to_lowercase()
     distinct = text.drop_nulls().unique().to_list()
     bad = sorted(value for value in distinct if value not in VALUES)
@@ -88,11 +90,14 @@ def open_labels(spec: str, columns: Sequence[str] = ()) -> Labels:
     frame = _read(path)
     key = next((name for name in ID_COLUMNS if name in frame.columns), None)
     if key is None:
-        raise UsageError(f"{path} has no column 'id' or 'path' to join on", f"its columns are {', '.join(frame.columns[:8])}")
+        raise UsageError(
+            f"{path} has no column 'id' or 'path' to join on", f"its columns are {', '.join(frame.columns[:8])}"
+        )
     name = column or next((name for name in LABEL_COLUMNS if name in frame.columns), None)
     if name is None or name not in frame.columns:
         raise UsageError(
-            f"{path} has no column {column or 'label'!r}", f"its columns are {', '.join(frame.columns[:8])}; give {path}:COLUMN"
+            f"{path} has no column {column or 'label'!r}",
+            f"its columns are {', '.join(frame.columns[:8])}; give {path}:COLUMN",
         )
     values = parse(frame[name], f"{path}, column {name!r}")
     by_id: dict[str, int] = {}
@@ -132,4 +137,6 @@ def _as_ids(values: pl.Series, path: Path) -> list[str | None]:
     try:
         return values.cast(pl.String).to_list()
     except pl.exceptions.PolarsError:
-        raise UsageError(f"{path}: column {values.name!r} holds {values.dtype}, which are no ids", "give text or numbers") from None
+        raise UsageError(
+            f"{path}: column {values.name!r} holds {values.dtype}, which are no ids", "give text or numbers"
+        ) from None

@@ -60,9 +60,11 @@ def _parquet(path: Path) -> pq.ParquetFile:
     try:
         if path.exists() and not path.is_file():
             raise OSError("not a regular file")
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, pre_buffer=False)  # else the whole file comes to be held
     except (pa.ArrowException, OSError) as error:
-        raise AuditError(f"{path} is not a readable Parquet file: {_first_line(error)}", "check or re-create the file") from error
+        raise AuditError(
+            f"{path} is not a readable Parquet file: {_first_line(error)}", "check or re-create the file"
+        ) from error
 
 
 def _parquet_rows(path: Path, size: int, columns: Sequence[str] | None) -> Iterator[RawRows]:
@@ -76,13 +78,15 @@ def _parquet_rows(path: Path, size: int, columns: Sequence[str] | None) -> Itera
                 yield RawRows(path, start, frame, [None] * len(batch))
                 start += len(batch)
         except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
-            raise AuditError(f"{path} is damaged after row {start}: {_first_line(error)}", "re-create the file") from error
+            raise AuditError(
+                f"{path} is damaged after row {start}: {_first_line(error)}", "re-create the file"
+            ) from error
 
 
 def _from_arrow(batch: pa.RecordBatch) -> pl.DataFrame:
     for i, kind in enumerate(batch.schema.types):
-        if pa.types.is_decimal256(kind):  # polars has no such type
-            batch = batch.set_column(i, batch.schema.names[i], batch.column(i).cast(pa.float64()))
+        if pa.types.is_decimal256(kind):  # polars has no such type; as text it is read exactly
+            batch = batch.set_column(i, batch.schema.names[i], batch.column(i).cast(pa.string()))
     frame = pl.DataFrame(pl.from_arrow(batch))
     return frame.with_columns(_cleaned((cs.string(include_categorical=True) | cs.enum()).cast(pl.String)))
 
@@ -120,7 +124,9 @@ def _header(path: Path) -> tuple[list[str], str]:
         try:
             return _first_row(csv.reader(file, delimiter=delimiter)), delimiter
         except (csv.Error, StopIteration) as error:
-            raise AuditError(f"{path} has no readable header line: {error}", "give a CSV file with a header line") from error
+            raise AuditError(
+                f"{path} has no readable header line: {error}", "give a CSV file with a header line"
+            ) from error
 
 
 def _first_row(reader: Iterator[list[str]]) -> list[str]:

@@ -19,8 +19,8 @@ def open_dataset(
     """A folder of images, a Parquet or CSV file, a folder of them, or a glob pattern.
 
     A folder with any image in it is a folder of images (tables beside them are ignored and counted); a folder with both
-    Parquet and CSV files is read as its Parquet files. Raises AuditError when there is nothing to audit and UsageError when
-    the options do not fit.
+    Parquet and CSV files is read as its Parquet files. Raises AuditError when there is nothing to audit and UsageError
+    when the options do not fit.
     """
     options = options or ColumnOptions()
     root, paths, ignored = _find(data)
@@ -30,7 +30,9 @@ def open_dataset(
     images = [path for path in paths if path.suffix.lower() in decoding.SUFFIXES]
     if images:
         if options.columns or options.exclude or options.id_column:
-            raise UsageError(f"{data} holds images; --columns, --exclude and --id-column are for tables", "leave them out")
+            raise UsageError(
+                f"{data} holds images; --columns, --exclude and --id-column are for tables", "leave them out"
+            )
         return ImageFolder(
             root,
             images,
@@ -62,7 +64,9 @@ def _find(data: str) -> tuple[Path, list[Path], int]:
     matches = sorted(Path(match) for match in glob.glob(data, recursive=True))
     files = [match for match in matches if match.is_file()]
     if not files:
-        raise AuditError(f"{data} does not exist", "give a folder, a file, or a quoted pattern such as 'logs/*.parquet'")
+        raise AuditError(
+            f"{data} does not exist", "give a folder, a file, or a quoted pattern such as 'logs/*.parquet'"
+        )
     found = [file for file in files if file.suffix.lower() in suffixes]
     return _common_root(data), found, len(files) - len(found)
 

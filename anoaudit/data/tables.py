@@ -15,7 +15,7 @@ import polars as pl
 from anoaudit.data.encoding import encode, infer_spec
 from anoaudit.data.images import item_id
 from anoaudit.data.items import UNLABELLED, Chunk, InputSpec, Kind, TableSpec
-from anoaudit.data.labels import Labels, open_labels
+from anoaudit.data.labels import open_labels
 from anoaudit.data.rows import RawRows, columns_of, read_rows
 from anoaudit.errors import AuditError, UsageError
 
@@ -63,10 +63,14 @@ class TableFiles:
             other = columns_of(file)
             if set(other) != set(self.columns):
                 odd = sorted(set(other) ^ set(self.columns))[0]
-                raise AuditError(f"{file} and {self.files[0]} differ in column {odd!r}", "audit files of the same columns together")
+                raise AuditError(
+                    f"{file} and {self.files[0]} differ in column {odd!r}", "audit files of the same columns together"
+                )
         wanted = self.options.id_column
         if wanted is not None and wanted not in self.columns:
-            raise UsageError(f"there is no column {wanted!r} for --id-column", f"the columns are {', '.join(self.columns[:12])}")
+            raise UsageError(
+                f"there is no column {wanted!r} for --id-column", f"the columns are {', '.join(self.columns[:12])}"
+            )
 
     def __len__(self) -> int:
         if self._rows is None:
@@ -74,7 +78,7 @@ class TableFiles:
         return self._rows
 
     def infer(self, seed: int) -> TableSpec:
-        """One pass over the data: the number of rows, the labels checked, the rules from a uniform sample of the rows."""
+        """One pass over the data: the number of rows, the labels checked, the rules from a uniform sample."""
         rng = np.random.default_rng(seed)
         kept: list[tuple[npt.NDArray[np.float64], pl.DataFrame]] = []
         held = total = 0
@@ -96,13 +100,17 @@ class TableFiles:
             if given is not None:
                 given.require_match()
         _, sample = _smallest(kept)
-        return infer_spec(sample, list(self.options.columns) or None, [*self.options.exclude, *self._not_features()], total)
+        return infer_spec(
+            sample, list(self.options.columns) or None, [*self.options.exclude, *self._not_features()], total
+        )
 
     def _not_features(self) -> list[str]:
         named = [self.options.id_column] + [given.column for given in (self.truth, self.labels) if given is not None]
         wrong = [name for name in named if name is not None and name in self.options.columns]
         if wrong:
-            raise UsageError(f"column {wrong[0]!r} is named as a feature and as id, truth or labels", "leave it out of --columns")
+            raise UsageError(
+                f"column {wrong[0]!r} is named as a feature and as id, truth or labels", "leave it out of --columns"
+            )
         return [name for name in named if name is not None]
 
     def chunks(self, spec: InputSpec, size: int, only: npt.NDArray[np.bool_] | None = None) -> Iterator[Chunk]:
@@ -112,7 +120,8 @@ class TableFiles:
         missing = [rule.name for rule in spec.columns if rule.name not in self.columns]
         if missing:
             raise AuditError(
-                f"column {missing[0]!r} is missing; the model needs it", f"the data's columns are {', '.join(self.columns[:12])}"
+                f"column {missing[0]!r} is missing; the model needs it",
+                f"the data's columns are {', '.join(self.columns[:12])}",
             )
         needed = [name for name in self.columns if name in names or name in self._not_features()]
         for _, head in self._raw(HEAD_ROWS, needed):
@@ -150,7 +159,7 @@ class TableFiles:
         )
 
     def _ids(self, start: int, rows: RawRows) -> tuple[list[str], str | None]:
-        """Ids of these rows: the id column, else the row number, behind the file's name where there are several files."""
+        """Ids of these rows: the id column, else the row number, behind the file's name where there are several."""
         several = len(self.files) > 1
         file = item_id(rows.file, self.root if several and self.root.is_dir() else rows.file)
         first = rows.start if several else start
@@ -161,7 +170,9 @@ class TableFiles:
             try:
                 named = column.cast(pl.String).to_list()
             except pl.exceptions.PolarsError:
-                raise UsageError(f"--id-column {column.name!r} holds {column.dtype}, which are no ids", "name another") from None
+                raise UsageError(
+                    f"--id-column {column.name!r} holds {column.dtype}, which are no ids", "name another"
+                ) from None
             numbers = [name if name is not None else f"#{n}" for name, n in zip(named, numbers, strict=True)]
         return numbers, file if several else None
 
@@ -171,7 +182,7 @@ class TableFiles:
         for file in self.files:
             for rows in read_rows(file, size, columns):
                 if order:  # files may hold the same columns in another order
-                    rows = replace(rows, frame=pl.DataFrame([rows.frame[name] for name in order]))
+                    rows = replace(rows, frame=pl.DataFrame({name: rows.frame[name] for name in order}))
                 yield start, rows
                 start += len(rows.reasons)
 
@@ -195,7 +206,9 @@ def _smallest(kept: list[tuple[npt.NDArray[np.float64], pl.DataFrame]]) -> tuple
     try:
         frame = pl.concat([frame for _, frame in kept], how="vertical_relaxed")
     except pl.exceptions.PolarsError as error:
-        raise AuditError(f"the files' columns differ in type: {str(error).splitlines()[0]}", "make them alike") from error
+        raise AuditError(
+            f"the files' columns differ in type: {str(error).splitlines()[0]}", "make them alike"
+        ) from error
     if len(keys) <= SAMPLE_ROWS:
         return keys, frame
     best = np.sort(np.argpartition(keys, SAMPLE_ROWS)[:SAMPLE_ROWS])

@@ -227,7 +227,8 @@ def turned(orientation: int, picture: Image.Image) -> Image.Image:
     """What a camera stores, so that its EXIF orientation turns it back to `picture`."""
     moves = {
         1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
     }  # fmt: skip
     move = moves[orientation]
     return picture if move is None else picture.transpose(move)
@@ -255,7 +256,11 @@ def test_a_turned_jpeg_keeps_its_detail_at_any_aspect() -> None:
 
 
 def test_damaged_exif_data_does_not_cost_the_picture() -> None:
-    for exif in (b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01" * 30, b"Exif\0\0MM\0*\xff\xff\xff\xff"):
+    for exif in (
+        b"Exif\0\0garbage",
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01" * 30,
+        b"Exif\0\0MM\0*\xff\xff\xff\xff",
+    ):
         data = encoded(scene(), "JPEG", exif=exif)
         assert decode(data, SIDE, SIDE).shape == (SIDE, SIDE, 3)
 
@@ -285,7 +290,9 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 """
     command = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    remarks = [line for line in done.stderr.splitlines() if not line.startswith(("tempfile.tif:", "TIFF"))]  # libtiff's own
+    remarks = [
+        line for line in done.stderr.splitlines() if not line.startswith(("tempfile.tif:", "TIFF"))
+    ]  # libtiff's own
     assert (done.returncode, done.stdout, remarks) == (0, "", [])
 
 
@@ -318,12 +325,14 @@ def decodes_or_says_why(data: bytes) -> None:
     try:
         assert decode(data, 8, 8).shape == (8, 8, 3)
     except UnreadableImageError as error:
-        assert str(error)
-        assert "\n" not in str(error)
+        if not str(error) or "\n" in str(error):
+            raise
 
 
 @quick
-@given(st.binary(max_size=400), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0", b"\xff\xd8\xff", b"BM"]))
+@given(
+    st.binary(max_size=400), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0", b"\xff\xd8\xff", b"BM"])
+)
 def test_random_bytes(data: bytes, head: bytes) -> None:
     decodes_or_says_why(head + data)
 

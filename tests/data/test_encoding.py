@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from anoaudit.data.encoding import encode, infer_spec
@@ -96,8 +96,10 @@ def test_columns_that_are_asked_for_are_kept() -> None:
 
 def test_too_many_words_and_just_enough() -> None:
     words = [f"word {i % 70}" for i in range(200)]
-    assert infer_spec(pl.DataFrame({"w": words, "x": [float(i * i) for i in range(200)]}), None, []).dropped["w"].startswith(
-        "text with 70 different"
+    assert (
+        infer_spec(pl.DataFrame({"w": words, "x": [float(i * i) for i in range(200)]}), None, [])
+        .dropped["w"]
+        .startswith("text with 70 different")
     )
     rule = rule_of([f"w{i % 50}" for i in range(N)])
     assert isinstance(rule, ColumnRule)
@@ -170,7 +172,11 @@ def test_time_of_day_as_text() -> None:
 
 def test_fitted_on_dates_scored_on_text() -> None:
     """The model comes from Parquet, the data from a CSV export of it, whatever wrote that."""
-    for values in (MOMENTS, [moment.replace(tzinfo=dt.UTC) for moment in MOMENTS], [moment.date() for moment in MOMENTS]):
+    for values in (
+        MOMENTS,
+        [moment.replace(tzinfo=dt.UTC) for moment in MOMENTS],
+        [moment.date() for moment in MOMENTS],
+    ):
         rule = rule_of(values)
         assert isinstance(rule, ColumnRule)
         assert rule.format == ""
@@ -196,7 +202,8 @@ def test_wrong_types() -> None:
     category = rule_of(["a", "b"] * (N // 2))
     assert isinstance(category, ColumnRule)
     for values, rule in [
-        (["word"] * N, numeric), ([[1.0]] * N, numeric), ([b"1"] * N, numeric), (MOMENTS, numeric), ([{"a": 1}] * N, numeric),
+        (["word"] * N, numeric), ([[1.0]] * N, numeric), ([b"1"] * N, numeric), (MOMENTS, numeric),
+        ([{"a": 1}] * N, numeric),
         ([1.0] * N, date), (["word"] * N, date), ([True] * N, date), ([["a"]] * N, category), ([b"a"] * N, category),
     ]:  # fmt: skip
         with pytest.raises(AuditError, match="'it'") as caught:
@@ -211,7 +218,7 @@ def test_unknown_names_and_nothing_left() -> None:
     for columns, exclude in ((["nope"], []), (None, ["nope"])):
         with pytest.raises(UsageError, match="'nope'"):
             infer_spec(frame, columns, exclude)
-    with pytest.raises(AuditError, match="no usable column: .*b: constant"):
+    with pytest.raises(AuditError, match=r"no usable column: .*b: constant"):
         infer_spec(frame, None, ["a"])
     with pytest.raises(AuditError, match="'b' is missing"):
         encode(frame.drop("b"), TableSpec((ColumnRule("b", "numeric"),)))
@@ -219,7 +226,9 @@ def test_unknown_names_and_nothing_left() -> None:
 
 def test_no_rows_at_all() -> None:
     spec = spec_of(kind=["a", "b"] * (N // 2), when=MOMENTS, flag=["yes", "no"] * (N // 2))
-    values, reasons = encode(pl.DataFrame(schema={"x": pl.Float64, "kind": pl.String, "when": pl.String, "flag": pl.String}), spec)
+    values, reasons = encode(
+        pl.DataFrame(schema={"x": pl.Float64, "kind": pl.String, "when": pl.String, "flag": pl.String}), spec
+    )
     assert (values.shape, reasons) == ((0, 4), [])
 
 
@@ -235,17 +244,24 @@ def test_median_and_scale() -> None:
 wild = st.one_of(
     st.none(),
     st.floats(allow_nan=True, allow_infinity=True),
-    st.sampled_from([1.7976931348623157e308, -1.7976931348623157e308, 5e-324, -0.0, 1e-300, 2.0**53 + 1, 0.1, 1e22, 1e23]),
+    st.sampled_from(
+        [1.7976931348623157e308, -1.7976931348623157e308, 5e-324, -0.0, 1e-300, 2.0**53 + 1, 0.1, 1e22, 1e23]
+    ),
     st.integers(-(2**60), 2**60).map(float),
 )
 words = st.one_of(
-    st.none(), st.sampled_from(["a", "b", " a", "NA", "none", "", 'q"q', "x,y", "l\nm", "ü", "1", "0x1", "true", "1e5", "-"])
+    st.none(),
+    st.sampled_from(["a", "b", " a", "NA", "none", "", 'q"q', "x,y", "l\nm", "ü", "1", "0x1", "true", "1e5", "-"]),
 )
 moments = st.one_of(
     st.none(), st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2200, 1, 1)).map(lambda moment: moment.replace(fold=0))
 )
 quick = settings(
-    max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 
 
@@ -260,9 +276,24 @@ def rows_of(frame: pl.DataFrame, folder: Any, suffix: str) -> pl.DataFrame:
 
 
 @quick
-@given(st.lists(st.tuples(wild, st.none() | st.integers(-(2**63), 2**63 - 1), words, moments, st.none() | st.booleans()), min_size=2, max_size=25))
-def test_parquet_and_csv_agree_to_the_last_bit(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Any, ...]]) -> None:
-    types = {"f": pl.Float64, "i": pl.Int64, "w": pl.String, "d": pl.Datetime("us"), "b": pl.Boolean, "anchor": pl.Int64}
+@given(
+    st.lists(
+        st.tuples(wild, st.none() | st.integers(-(2**63), 2**63 - 1), words, moments, st.none() | st.booleans()),
+        min_size=2,
+        max_size=25,
+    )
+)
+def test_parquet_and_csv_agree_to_the_last_bit(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Any, ...]]
+) -> None:
+    types = {
+        "f": pl.Float64,
+        "i": pl.Int64,
+        "w": pl.String,
+        "d": pl.Datetime("us"),
+        "b": pl.Boolean,
+        "anchor": pl.Int64,
+    }
     frame = pl.DataFrame([(*row, i % 7) for i, row in enumerate(rows)], schema=types, orient="row")
     folder = tmp_path_factory.getbasetemp()
     as_parquet, as_csv = (rows_of(frame, folder, suffix) for suffix in ("parquet", "csv"))
@@ -278,17 +309,18 @@ def test_parquet_and_csv_agree_to_the_last_bit(tmp_path_factory: pytest.TempPath
     assert spec_from_json(json.loads(json.dumps(spec.to_json(), allow_nan=False))) == spec
     # And the other way round: the model comes from the CSV file.
     spec = infer_spec(as_csv, None, [])
-    numbers, reasons = encode(as_csv, spec)
-    from_parquet, parquet_reasons = encode(as_parquet.with_columns(pl.col("d").cast(pl.String)), spec)
-    kept = [j for j, rule in enumerate(spec.columns) if rule.name in "fib"]
-    np.testing.assert_array_equal(numbers[:, kept], from_parquet[:, kept])
-    assert len(reasons) == len(parquet_reasons) == len(rows)
+    expected, reasons = encode(as_csv, spec)
+    found, parquet_reasons = encode(as_parquet, spec)
+    np.testing.assert_array_equal(found, expected)
+    assert reasons == parquet_reasons
 
 
 @quick
 @given(st.lists(st.text(max_size=12) | st.none(), min_size=2, max_size=30), st.text(max_size=5))
 def test_any_text_column(values: list[str | None], name: str) -> None:
-    frame = pl.DataFrame([pl.Series(name, values, dtype=pl.String), pl.Series(name + "x", range(len(values)), dtype=pl.Float64)])
+    frame = pl.DataFrame(
+        [pl.Series(name, values, dtype=pl.String), pl.Series(name + "x", range(len(values)), dtype=pl.Float64)]
+    )
     spec = infer_spec(frame, None, [])
     numbers, reasons = encode(frame, spec)
     assert numbers.shape == (len(values), len(spec.columns))
@@ -299,12 +331,21 @@ def test_any_text_column(values: list[str | None], name: str) -> None:
 
 def test_specs_survive_json() -> None:
     spec = spec_of(
-        kind=["a", "b", None] * (N // 3), n=range(N), when=[str(m) for m in MOMENTS], flag=[True, False] * (N // 2), c=[1] * N
+        kind=["a", "b", None] * (N // 3),
+        n=range(N),
+        when=[str(m) for m in MOMENTS],
+        flag=[True, False] * (N // 2),
+        c=[1] * N,
     )
     assert len(spec.columns) == 4
     for each in (spec, ImageSpec(224, 160)):
         assert spec_from_json(each.to_json()) == each
         assert spec_from_json(json.loads(json.dumps(each.to_json()))) == each
-    for broken in ({}, {"kind": "table"}, {"kind": "images", "height": "x", "width": 1}, {"kind": "table", "columns": [{}]}):
+    for broken in (
+        {},
+        {"kind": "table"},
+        {"kind": "images", "height": "x", "width": 1},
+        {"kind": "table", "columns": [{}]},
+    ):
         with pytest.raises((KeyError, TypeError, ValueError)):
             spec_from_json(broken)

@@ -33,7 +33,16 @@ def ids_of(data: object, **options: object) -> list[str]:
 
 
 def test_recursion_ids_groups_and_ignored_files(tmp_path: Path) -> None:
-    for name in ("b.png", "a/x.JPG", "a/deep/y.TiFF", "a-b.png", "a.png", ".hidden.png", ".cache/z.png", "a/.thumbs/t.png"):
+    for name in (
+        "b.png",
+        "a/x.JPG",
+        "a/deep/y.TiFF",
+        "a-b.png",
+        "a.png",
+        ".hidden.png",
+        ".cache/z.png",
+        "a/.thumbs/t.png",
+    ):
         picture(tmp_path / name)
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "a" / "table.csv").write_text("a,b\n1,2\n")

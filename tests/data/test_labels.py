@@ -50,7 +50,11 @@ def test_malformed(bad: list[object]) -> None:
 def frame(tmp_path: Path) -> pl.DataFrame:
     rng = np.random.default_rng(0)
     frame = pl.DataFrame(
-        {"x": rng.normal(size=N), "part": [f"p{i}" for i in range(N)], "bad": pl.Series([1, 0, None] * 10, dtype=pl.Int8)}
+        {
+            "x": rng.normal(size=N),
+            "part": [f"p{i}" for i in range(N)],
+            "bad": pl.Series([1, 0, None] * 10, dtype=pl.Int8),
+        }
     )
     frame.write_parquet(tmp_path / "t.parquet")
     frame.write_csv(tmp_path / "t.csv")
@@ -164,7 +168,13 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("place", "prefix"),
-    [("labels.csv", ""), ("labels.csv", "set/"), ("set/labels.csv", ""), ("lists/labels.csv", "../set/"), ("l.csv", "./set/")],
+    [
+        ("labels.csv", ""),
+        ("labels.csv", "set/"),
+        ("set/labels.csv", ""),
+        ("lists/labels.csv", "../set/"),
+        ("l.csv", "./set/"),
+    ],
 )
 def test_paths_of_pictures(tmp_path: Path, pictures: Path, place: str, prefix: str) -> None:
     (tmp_path / place).parent.mkdir(exist_ok=True)
@@ -189,7 +199,9 @@ def test_pictures_and_labels_that_do_not_meet(tmp_path: Path, pictures: Path) ->
         open_dataset(str(pictures), truth="label")
 
 
-def test_a_column_wins_over_a_file_of_its_name(tmp_path: Path, frame: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_wins_over_a_file_of_its_name(
+    tmp_path: Path, frame: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad").write_text("id,label\n1,1\n")
     assert open_labels("bad", ["x", "bad"]).column == "bad"

@@ -25,7 +25,9 @@ N = 40
 
 def table(n: int = N, seed: int = 0) -> pl.DataFrame:
     rng = np.random.default_rng(seed)
-    return pl.DataFrame({"x": rng.normal(size=n), "y": rng.normal(size=n) * 100, "kind": rng.choice(["a", "b", "c"], n)})
+    return pl.DataFrame(
+        {"x": rng.normal(size=n), "y": rng.normal(size=n) * 100, "kind": rng.choice(["a", "b", "c"], n)}
+    )
 
 
 def opened(path: object, **options: Any) -> TableFiles:
