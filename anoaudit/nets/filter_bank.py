@@ -43,7 +43,9 @@ class FilterBank(nn.Module):
             edge = F.conv2d(padded[:, :1], bank[2:])  # [B, 4, H, W]
             signed = torch.cat([edge, blob], dim=1) * sigma
             maps.append(torch.cat([smooth, torch.relu(signed), torch.relu(-signed)], dim=1))
-        return F.avg_pool2d(torch.cat(maps, dim=1), self.stride)
+        grid = F.avg_pool2d(torch.cat(maps, dim=1), self.stride)
+        # Neighbouring places see each other: parts never lie to the pixel where the last one lay.
+        return F.avg_pool2d(grid, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def _bank(sigma: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,16 +46,18 @@ class LocationScaler(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, channels: int, grid: tuple[int, int] | None, per_location: bool) -> None:
+    def __init__(self, channels: int, grid: tuple[int, int] | None, per_location: bool, off: bool = False) -> None:
         super().__init__()
         places = grid if grid is not None and per_location else (1, 1)
         shape = (channels, *places) if grid is not None else (channels,)
-        self.per_location = per_location
+        self.per_location, self.off = per_location, off
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("std", torch.ones(shape))
 
     def fit(self, count: int, total: Tensor, squares: Tensor) -> None:
         """From Σx and Σx² over images, each [C, h, w] (or [C]) in float64."""
+        if self.off:
+            return
         mean = total / count
         variance = (squares / count - mean**2).clamp_min(0)
         if mean.dim() == 3:
@@ -89,9 +92,10 @@ class ImageBatches:
         features: npt.NDArray[np.float16],
         places: npt.NDArray[np.int32] | None,
         scaler: LocationScaler,
+        channels: Tensor,
         labels: npt.NDArray[np.int8],
     ) -> None:
-        self._features, self._places, self._scaler = features, places, scaler
+        self._features, self._places, self._scaler, self._channels = features, places, scaler, channels
         self._labels = torch.from_numpy(np.ascontiguousarray(labels))
 
     def __len__(self) -> int:
@@ -101,11 +105,11 @@ class ImageBatches:
         """See Batches."""
         x = torch.from_numpy(np.asarray(self._features[indices.numpy()])).to(device).float()
         if self._places is None:
-            x = self._scaler(x)
+            x = (x - self._scaler.mean[self._channels]) / self._scaler.std[self._channels]
         else:
             places = torch.from_numpy(self._places[indices.numpy()]).long().to(device)
             mean, std = self._scaler.at(places)
-            x = (x - mean) / std
+            x = (x - mean[..., self._channels]) / std[..., self._channels]
         return x, self._labels[indices].to(device)
 
 
@@ -113,8 +117,9 @@ def extract(
     items: TrainingItems,
     backbone: nn.Module,
     scaler: LocationScaler,
-    locations: int,
+    locations: int | None,
     *,
+    channels: Tensor | None = None,
     device: torch.device,
     seed: int,
     folder: Path,
@@ -122,14 +127,19 @@ def extract(
 ) -> ImageBatches:
     """Run the frozen backbone once over the training images, fit the scaler, cache the features.
 
-    Of spatial maps, `locations` random places of each image are kept, fewer when the cache would exceed its bound.
+    Of spatial maps, `locations` random places of each image are kept (None: all, in order), fewer when the cache would exceed
+    its bound; with all places, fewer images instead. `channels` (int64[c]) keeps only those channels.
     """
     backbone.to(device).eval()
-    channels, grid = int(backbone.channels), backbone.grid  # type: ignore[arg-type]
+    width, grid = int(backbone.channels), backbone.grid  # type: ignore[arg-type]
+    channels = torch.arange(width) if channels is None else channels
     places_all = grid[0] * grid[1] if isinstance(grid, tuple) else 1
-    kept = min(locations, places_all)
-    kept = max(min(kept, CACHE_BYTES // (2 * channels * len(items))), min(MIN_LOCATIONS, kept))
-    shape = (len(items), kept, channels) if isinstance(grid, tuple) else (len(items), channels)
+    if locations is None:
+        items = _bounded(items, CACHE_BYTES // (2 * len(channels) * places_all), seed, reporter)
+    kept = min(locations or places_all, places_all)
+    if locations is not None:
+        kept = max(min(kept, CACHE_BYTES // (2 * len(channels) * len(items))), min(MIN_LOCATIONS, kept))
+    shape = (len(items), kept, len(channels)) if isinstance(grid, tuple) else (len(items), len(channels))
     cache = _allocate(shape, folder)
     places = np.empty((len(items), kept), dtype=np.int32) if isinstance(grid, tuple) else None
     rng = np.random.default_rng(seed)
@@ -142,17 +152,29 @@ def extract(
             total = total.to(device) + double.sum(0)
             squares = squares.to(device) + double.square().sum(0)
             if places is None:
-                picked = features
+                picked = features[:, channels]
             else:
-                chosen = np.stack([rng.permutation(places_all)[:kept] for _ in range(len(features))])
+                order = np.arange(places_all) if locations is None else None
+                chosen = np.stack([rng.permutation(places_all)[:kept] if order is None else order for _ in features])
                 places[done : done + len(features)] = chosen
-                index = torch.from_numpy(chosen).to(device)[:, None, :].expand(-1, channels, -1)
-                picked = features.flatten(2).gather(2, index).transpose(1, 2)  # [B, L, C]
+                index = torch.from_numpy(chosen).to(device)[:, None, :].expand(-1, len(channels), -1)
+                picked = features[:, channels].flatten(2).gather(2, index).transpose(1, 2)  # [B, L, C]
             cache[done : done + len(features)] = picked.clamp(-HALF_MAX, HALF_MAX).half().cpu().numpy()
             done += len(features)
             task.update(done)
     scaler.cpu().fit(done, total.cpu(), squares.cpu())
-    return ImageBatches(cache, places, scaler.to(device), items.labels)
+    return ImageBatches(cache, places, scaler.to(device), channels.to(device), items.labels)
+
+
+def _bounded(items: TrainingItems, most: int, seed: int, reporter: Reporter) -> TrainingItems:
+    """At most so many of the items, chosen at random."""
+    if len(items) <= most:
+        return items
+    chosen = np.random.default_rng(seed).choice(np.flatnonzero(items.split.train), most, replace=False)
+    train = np.zeros_like(items.split.train)
+    train[chosen] = True
+    reporter.note(f"training on {most} of {len(items)} images: their features fill the cache of {CACHE_BYTES >> 30} GiB")
+    return replace(items, split=replace(items.split, train=train))
 
 
 def _features(backbone: nn.Module, images: Tensor, device: torch.device) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from anoaudit.data.items import TableSpec
 from anoaudit.errors import UsageError
 from anoaudit.methods.loe.assignment import Assignment
 from anoaudit.methods.loe.detectors import NTL, DeepSVDD, Spatial
+from anoaudit.methods.loe.gaussian import GaussianMap, GaussianVector, alternate
 from anoaudit.methods.loe.options import LoeOptions
 from anoaudit.training.export import export
 from anoaudit.training.features import LocationScaler, RowBatches, extract
@@ -84,37 +84,63 @@ def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> n
     rows = items.values()
     torch.manual_seed(trainer.seed)
     inlet = TableInput(items.spec, rows, scaling)
-    pair = _loss_pair(options.detector or "deep-svdd", inlet.width, options)
+    name = options.detector or "deep-svdd"
+    pair = GaussianVector(inlet.width) if name == "gaussian" else _loss_pair(name, inlet.width, options)
     detector = TableDetector(inlet, pair)
     export(detector, torch.from_numpy(rows[:2]), ("score",))  # pre-flight: fail in seconds, not after training
     with torch.no_grad():
         features = torch.cat([inlet(part) for part in torch.from_numpy(rows).split(50_000)])
-    _train(pair, RowBatches(features, items.labels), options, trainer, default_batch=128)
+    data = RowBatches(features, items.labels)
+    if isinstance(pair, GaussianVector):
+        _alternate(pair, data, options, trainer)
+    else:
+        _train(pair, data, options, trainer, default_batch=128)
     return detector
 
 
 def _fit_images(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Module:
     backbone: Any = trainer.backbone
     grid = backbone.grid
-    scaling = options.scaling or ("location" if grid is not None else "standard")
+    name = options.detector or ("deep-svdd" if grid is None else "gaussian")
+    scaling = options.scaling or ("location" if grid is not None and name == "deep-svdd" else "standard")
     if scaling not in ("location", "standard", "none"):
         raise UsageError(f"--set scaling={scaling} is for tables", "use location, standard or none")
     torch.manual_seed(trainer.seed)
-    scaler = LocationScaler(backbone.channels, grid, per_location=scaling == "location")
-    inner = _loss_pair(options.detector or "ntl", backbone.channels, options)
-    pair = Spatial(inner, options.top) if grid is not None else inner
+    scaler = LocationScaler(backbone.channels, grid, per_location=scaling == "location", off=scaling == "none")
+    pair, kept = _image_pair(name, backbone.channels, grid, options, trainer.seed)
     detector = (SpatialDetector if grid is not None else PooledDetector)(backbone, scaler, pair)
     example = torch.zeros(2, backbone.height, backbone.width, 3, dtype=torch.uint8)
     export(detector, example, ("score", "map") if grid is not None else ("score",))
     data = extract(
-        items, backbone, scaler, options.locations,
+        items, backbone, scaler, None if name == "gaussian" else options.locations, channels=kept,
         device=trainer.device, seed=trainer.seed, folder=trainer.checkpoints.folder, reporter=trainer.reporter,
     )  # fmt: skip
-    if scaling == "none":
-        scaler.mean.zero_()
-        scaler.std.fill_(1.0)
-    _train(pair, data, options, trainer, default_batch=16 if grid is not None else 128)
+    if isinstance(pair, GaussianMap | GaussianVector):
+        _alternate(pair, data, options, trainer)
+    else:
+        _train(pair, data, options, trainer, default_batch=16 if grid is not None else 128)
     return detector
+
+
+def _image_pair(
+    name: str, width: int, grid: tuple[int, int] | None, options: LoeOptions, seed: int
+) -> tuple[nn.Module, Tensor | None]:
+    """The loss pair for feature maps or vectors, and which channels it uses (None: all)."""
+    if name == "gaussian":
+        if grid is None:
+            return GaussianVector(width), None
+        kept = np.random.default_rng(seed).permutation(width)[: options.channels]
+        channels = torch.from_numpy(np.sort(kept))
+        return GaussianMap(channels, grid, options.top), channels
+    pair = _loss_pair(name, width, options)
+    return (pair if grid is None else Spatial(pair, options.top)), None
+
+
+def _alternate(head: GaussianVector | GaussianMap, data: Batches, options: LoeOptions, trainer: Trainer) -> None:
+    assignment = Assignment(options.assignment, trainer.contamination, warmup=0)
+    distances = alternate(head, data, assignment, options.rounds, trainer.device, trainer.reporter)
+    trainer.facts |= {"assignment": options.assignment, "rounds": len(distances), "mean_distances": distances}
+    head.to("cpu")
 
 
 def _train(pair: nn.Module, data: Batches, options: LoeOptions, trainer: Trainer, default_batch: int) -> None:
@@ -147,11 +173,3 @@ def _loss_pair(name: str, width: int, options: LoeOptions) -> nn.Module:
     encoder = [width, hidden, hidden, hidden, out]
     transform = [width, options.hidden or min(width, 256), width]
     return NTL(options.transforms, transform, encoder, options.transform == "residual", options.temperature)
-
-
-def resolved(options: LoeOptions, kind: str) -> dict[str, Any]:
-    """The options with what auto means for this kind of data, for the manifest."""
-    if kind == "table":
-        return vars(replace(options, detector=options.detector or "deep-svdd", scaling=options.scaling or "standard"))
-    scaling = options.scaling or ("location" if options.features == "spatial" else "standard")
-    return vars(replace(options, detector=options.detector or "ntl", scaling=scaling))

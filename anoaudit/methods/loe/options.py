@@ -21,14 +21,18 @@ class LoeOptions:
     assignment: Literal["soft", "hard", "refine", "blind", "gt"] = option(
         "soft", "how the α most anomalous of a batch are trained: ½L_n + ½L_a, L_a, left out, as normal, or by --labels"
     )
-    detector: Literal["deep-svdd", "ntl"] | None = option(None, "the loss pair; auto is deep-svdd for tables, ntl for images")
+    detector: Literal["deep-svdd", "ntl", "gaussian"] | None = option(
+        None, "the loss pair; auto is deep-svdd for tables and pooled features, gaussian for spatial ones"
+    )
     features: Literal["spatial", "pooled"] = option("spatial", "images: maps of features, or one pooled vector an image")
     strides: tuple[int, ...] = option((8, 16), "images: which stages of the backbone make spatial features, by their stride")
-    locations: int = option(128, "images: random places of each image trained on (all are scored)", 1, 100_000)
-    top: float = option(0.05, "images: share of the places that makes an image's score, the most anomalous ones", 1e-4, 1.0)
+    locations: int = option(128, "images, deep-svdd and ntl: random places of each image trained on (all are scored)", 1, 100_000)
+    channels: int = option(64, "images, gaussian: random channels of the features that are used", 2, 4096)
+    top: float = option(0.01, "images: share of the places that makes an image's score, the most anomalous ones", 1e-4, 1.0)
     scaling: Literal["standard", "robust", "minmax", "none", "location"] | None = option(
-        None, "of the features; auto is standard for tables, location (per place) for spatial images"
+        None, "of the features; auto is standard, or location (per place) for deep-svdd on spatial features"
     )
+    rounds: int = option(10, "gaussian: how often fit and assignment take turns, at most", 1, 1000)
     epochs: int | None = option(None, "auto: 30, more where an epoch has few batches", 1, 100_000)
     batch_size: int | None = option(None, "auto: 128 rows, 16 images", 2, 1_000_000)
     lr: float = option(1e-3, "Adam's step", 1e-8, 10.0)
