@@ -78,15 +78,22 @@ def fit(
     values = parsing.build(chosen.options, parsing.parse_pairs("--set", options), chosen.name)
     rule, clauses, limit = make_rule(fdr, threshold, top_k), parse_clauses(fail_on), _limit(max_unreadable)
     if not 0 <= contamination < 0.5:
-        raise UsageError(f"--contamination {contamination:g}: the assumed share of anomalies lies between 0 and 0.5", "for example 0.1")
+        raise UsageError(
+            f"--contamination {contamination:g}: the assumed share of anomalies lies between 0 and 0.5",
+            "for example 0.1",
+        )
     if train_on not in ("all", "normal"):
         raise UsageError(f"--train-on {train_on!r} is neither all nor normal", "use --train-on normal with --labels")
     if train_on == "normal" and labels is None:
-        raise UsageError("--train-on normal needs to know the normals", "give --labels COLUMN or FILE, 0 is a known normal")
+        raise UsageError(
+            "--train-on normal needs to know the normals", "give --labels COLUMN or FILE, 0 is a known normal"
+        )
     if seed < 0:
         raise UsageError(f"--seed {seed} is negative", "give a whole number from 0")
     if method == "loe" and labels is not None and values.assignment != "gt" and train_on == "all":
-        reporter.note("loe trains without labels; they calibrate the p-values only (train on them with --set assignment=gt)")
+        reporter.note(
+            "loe trains without labels; they calibrate the p-values only (train on them with --set assignment=gt)"
+        )
     dataset = _open(data, columns, exclude, id_column, truth, labels)
     path = Path(out) if out is not None else Path(f"{dataset.name}.anoaudit")
     if path.exists() and not force:
@@ -145,7 +152,10 @@ def score(
     dataset = _open(data, columns, exclude, id_column, truth, None)
     if dataset.kind != loaded.manifest.input.to_json()["kind"]:
         kind = loaded.manifest.input.to_json()["kind"]
-        raise AuditError(f"{model} scores {'tables' if kind == 'table' else kind}, but {data} holds {_plural(dataset.kind)}", "fit a model on such data")
+        raise AuditError(
+            f"{model} scores {'tables' if kind == 'table' else kind}, but {data} holds {_plural(dataset.kind)}",
+            "fit a model on such data",
+        )
     session = Session(loaded.graph, device)
     path = Path(out) if out is not None else Path(_session_folder(), "scores.parquet")
     with reporter.phase("scoring", None if dataset.kind == "table" else len(dataset)) as task:
@@ -229,7 +239,11 @@ def _write(path: Path, dataset: Dataset, settings: Any, fitted: Any, table: Scor
 def _result(table: ScoreTable, clauses: Sequence[Any], limit: Any) -> Result:
     import polars as pl
 
-    highest = table.lazy().select(pl.col("score").max()).collect().item() if any(c.quantity == "score" for c in clauses) else None
+    highest = (
+        table.lazy().select(pl.col("score").max()).collect().item()
+        if any(c.quantity == "score" for c in clauses)
+        else None
+    )
     fired = []
     for clause in clauses:
         found = clause.fires(table.summary, highest)
@@ -239,7 +253,12 @@ def _result(table: ScoreTable, clauses: Sequence[Any], limit: Any) -> Result:
 
 
 def _open(
-    data: str | Path, columns: Sequence[str], exclude: Sequence[str], id_column: str | None, truth: str | None, labels: str | None
+    data: str | Path,
+    columns: Sequence[str],
+    exclude: Sequence[str],
+    id_column: str | None,
+    truth: str | None,
+    labels: str | None,
 ) -> Dataset:
     from anoaudit.data.source import open_dataset
     from anoaudit.data.tables import ColumnOptions

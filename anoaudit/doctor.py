@@ -56,7 +56,11 @@ def _onnxruntime() -> Iterator[tuple[str, str, str]]:
 
     name = "onnxruntime-gpu" if gpu else "onnxruntime"
     if gpu_visible() and CUDA not in onnxruntime.get_available_providers():
-        yield name, f"{onnxruntime.__version__}, built for the CPU though a GPU is visible", "pip install onnxruntime-gpu[cuda,cudnn]"
+        yield (
+            name,
+            f"{onnxruntime.__version__}, built for the CPU though a GPU is visible",
+            "pip install onnxruntime-gpu[cuda,cudnn]",
+        )
     else:
         yield name, f"{onnxruntime.__version__}, {'a GPU is visible' if gpu_visible() else 'CPU'}", ""
 
@@ -79,5 +83,3 @@ def _weights() -> str:
     if hub_reachable():
         return f"default backbone {DEFAULT} can be fetched"
     return "no hub and nothing cached: images use the from-scratch recipe, or --weights FILE"
-
-

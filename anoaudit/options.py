@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -18,12 +19,22 @@ T = TypeVar("T")
 def parse_value(text: str) -> Any:
     """JSON where it is JSON (numbers, true, [1,2]), a list where it has commas, else text."""
     try:
-        return json.loads(text)
-    except ValueError:
+        return json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except (ValueError, RecursionError):
         pass
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     return [parse_value(part.strip()) for part in text.split(",")] if "," in text else text
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text} is no double")
+    return float(text)
 
 
 def parse_pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
@@ -50,6 +61,8 @@ def build(cls: type[T], pairs: dict[str, str], owner: str) -> T:
             near = difflib.get_close_matches(name, known, n=1)
             guess = f"did you mean {near[0]}? " if near else ""
             raise UsageError(f"{owner} has no option {key!r}", f"{guess}see `anoaudit methods {owner}`")
+        if name in values:
+            raise UsageError(f"--set {name} is given twice", "give it once")
         values[name] = _convert(hints[name], text, known[name], owner)
     return cls(**values)
 
@@ -57,28 +70,36 @@ def build(cls: type[T], pairs: dict[str, str], owner: str) -> T:
 def _convert(hint: Any, text: str, field: Field[Any], owner: str) -> Any:
     bad = UsageError(f"--set {field.name}={text}: {_expected(hint, field)}", f"see `anoaudit methods {owner}`")
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-        if text.lower() in ("auto", "none", "default"):
+        inner = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+        if text.lower() in ("auto", "none", "default") and text.lower() not in typing.get_args(inner):
             return None
-        return _convert(inner[0], text, field, owner)
+        return _convert(inner, text, field, owner)
     if typing.get_origin(hint) is Literal:
-        choice = text.lower().replace("_", "-")
-        if choice not in typing.get_args(hint):
+        choices = {_folded(choice): choice for choice in typing.get_args(hint)}
+        if _folded(text) not in choices:
             raise bad
-        return choice
+        return choices[_folded(text)]
     try:
         if hint is bool:
             return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}[text.lower()]
         if typing.get_origin(hint) is tuple:
-            return tuple(int(part) for part in text.split(",") if part.strip())
-        value = hint(text)
+            value = tuple(int(part) for part in text.split(",") if part.strip())
+            if not value:
+                raise bad
+        else:
+            value = hint(text)
     except (ValueError, KeyError, OverflowError):
         raise bad from None
     low, high = field.metadata.get("range", (None, None))
-    # Written so that NaN fails too.
-    if (low is not None and not value >= low) or (high is not None and not value <= high):
-        raise bad
+    for number in value if isinstance(value, tuple) else (value,):
+        finite = not isinstance(number, float) or math.isfinite(number)
+        if not finite or (low is not None and number < low) or (high is not None and number > high):
+            raise bad
     return value
+
+
+def _folded(choice: str) -> str:
+    return choice.lower().replace("_", "-")
 
 
 def _expected(hint: Any, field: Field[Any]) -> str:
@@ -91,13 +112,11 @@ def describe_type(hint: Any, field: Field[Any]) -> str:
         hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return "whole numbers with commas"
     word = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, "a value")
+    if typing.get_origin(hint) is tuple:
+        word = "whole numbers with commas"
     low, high = field.metadata.get("range", (None, None))
-    if low is not None and high is not None:
-        return f"{word} from {low} to {high}"
-    return f"{word} from {low}" if low is not None else word
+    return word + (f" from {low}" if low is not None else "") + (f" to {high}" if high is not None else "")
 
 
 def describe(cls: type[Any]) -> list[tuple[str, str, str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -27,7 +28,7 @@ for module in (fit, score, contaminate, report, methods, inspect, doctor):
     app.command(name=module.__name__.rpartition(".")[2])(module.command)
 
 # typer's own usage errors; their base is click's, wherever this version of typer keeps it.
-_CLICK_ERROR = typer.BadParameter.__mro__[2]
+_CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
 DEBUG = "--debug"
 
 
@@ -39,7 +40,9 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _main(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and exit."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+    ),
     debug: bool = typer.Option(False, DEBUG, help="Show tracebacks."),
 ) -> None:
     """Audit whole data sets for anomalies: train a detector on the contaminated data itself, rank every item."""
@@ -64,7 +67,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         _say(f"error: {error.message}", error.hint)
         return error.exit_code
     except _CLICK_ERROR as error:
-        error.show()  # type: ignore[attr-defined]
+        error.show()
         return 2
     except (KeyboardInterrupt, typer.Abort):
         _say("interrupted", "a fit goes on with --resume")

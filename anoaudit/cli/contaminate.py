@@ -14,18 +14,36 @@ from anoaudit.cli import shared
 def command(
     data: shared.DataArgument,
     ratio: Annotated[float, typer.Option(metavar="R", help="Share of anomalies in the result.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="A folder for images; a .parquet or .csv file for tables.")],
-    anomalies: Annotated[str | None, typer.Option("--with", metavar="ANOMALIES", help="Where the anomalies come from; DATA is all normal.")] = None,
-    truth: Annotated[str | None, typer.Option(metavar="COLUMN|FILE[:COLUMN]", help="Which items of DATA are anomalies (1) and normal (0).")] = None,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="OUT", help="A folder for images; a .parquet or .csv file for tables."),
+    ],
+    anomalies: Annotated[
+        str | None,
+        typer.Option("--with", metavar="ANOMALIES", help="Where the anomalies come from; DATA is all normal."),
+    ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN|FILE[:COLUMN]", help="Which items of DATA are anomalies (1) and normal (0)."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
-    with_replacement: Annotated[bool, typer.Option("--with-replacement", help="Draw anomalies more than once.")] = False,
+    with_replacement: Annotated[
+        bool, typer.Option("--with-replacement", help="Draw anomalies more than once.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier contaminate wrote.")] = False,
 ) -> int:
     """Make a data set with a known share of anomalies; the input stays untouched."""
     from anoaudit import api
 
     mixture = api.contaminate(
-        data, out, ratio=ratio, anomalies=anomalies, truth=truth, seed=seed, with_replacement=with_replacement, force=force
+        data,
+        out,
+        ratio=ratio,
+        anomalies=anomalies,
+        truth=truth,
+        seed=seed,
+        with_replacement=with_replacement,
+        force=force,
     )
     print(
         f"{mixture.path}: {mixture.normals} normals and {mixture.anomalies} anomalies ({100 * mixture.ratio:.4g} %); "

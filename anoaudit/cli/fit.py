@@ -14,33 +14,65 @@ def command(
     data: shared.DataArgument,
     method: Annotated[str, typer.Option(help="See `anoaudit methods`.", rich_help_panel=shared.TRAIN)] = "loe",
     out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="MODEL", help="Model directory; default: <name>.anoaudit.", rich_help_panel=shared.OUTPUT)
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="MODEL",
+            help="Model directory; default: <name>.anoaudit.",
+            rich_help_panel=shared.OUTPUT,
+        ),
     ] = None,
     contamination: Annotated[
-        float, typer.Option(metavar="α", help="Assumed share of anomalous items in the data.", rich_help_panel=shared.TRAIN)
+        float,
+        typer.Option(metavar="α", help="Assumed share of anomalous items in the data.", rich_help_panel=shared.TRAIN),
     ] = 0.1,
     labels: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN|FILE[:COLUMN]", help="Supervision: 1 known anomaly, 0 known normal, empty unlabelled.", rich_help_panel=shared.DATA),
+        typer.Option(
+            metavar="COLUMN|FILE[:COLUMN]",
+            help="Supervision: 1 known anomaly, 0 known normal, empty unlabelled.",
+            rich_help_panel=shared.DATA,
+        ),
     ] = None,
-    train_on: Annotated[str, typer.Option(metavar="all|normal", help="Fit on all items, or on the known normals.", rich_help_panel=shared.TRAIN)] = "all",
+    train_on: Annotated[
+        str,
+        typer.Option(
+            metavar="all|normal", help="Fit on all items, or on the known normals.", rich_help_panel=shared.TRAIN
+        ),
+    ] = "all",
     truth: shared.Truth = None,
     backbone: Annotated[
-        str | None, typer.Option(metavar="NAME|none", help="Images: a timm model, or the from-scratch recipe.", rich_help_panel=shared.TRAIN)
+        str | None,
+        typer.Option(
+            metavar="NAME|none", help="Images: a timm model, or the from-scratch recipe.", rich_help_panel=shared.TRAIN
+        ),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Images: the backbone's weights, safetensors.", rich_help_panel=shared.TRAIN)
+        Path | None,
+        typer.Option(metavar="FILE", help="Images: the backbone's weights, safetensors.", rich_help_panel=shared.TRAIN),
     ] = None,
     backbone_arg: Annotated[
-        list[str], typer.Option(metavar="K=V", help="Images: a model argument, or mean, std, size.", rich_help_panel=shared.TRAIN)
+        list[str],
+        typer.Option(metavar="K=V", help="Images: a model argument, or mean, std, size.", rich_help_panel=shared.TRAIN),
     ] = [],  # noqa: B006
     device: shared.DeviceOption = shared.Device.auto,
     seed: Annotated[int, typer.Option(help="Same seed, same machine, same model.", rich_help_panel=shared.TRAIN)] = 0,
     set_: Annotated[
-        list[str], typer.Option("--set", metavar="K=V", help="An option of the method; see `anoaudit methods NAME`.", rich_help_panel=shared.TRAIN)
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="K=V",
+            help="An option of the method; see `anoaudit methods NAME`.",
+            rich_help_panel=shared.TRAIN,
+        ),
     ] = [],  # noqa: B006
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted fit.", rich_help_panel=shared.TRAIN)] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing model.", rich_help_panel=shared.OUTPUT)] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted fit.", rich_help_panel=shared.TRAIN)
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing model.", rich_help_panel=shared.OUTPUT)
+    ] = False,
     columns: shared.Columns = [],  # noqa: B006
     exclude: shared.Exclude = [],  # noqa: B006
     id_column: shared.IdColumn = None,

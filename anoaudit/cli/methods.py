@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 
-def command(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one method's options.")] = None) -> int:
+def command(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one method's options.")] = None,
+) -> int:
     """List the methods, or one method's options for --set."""
     from rich.console import Console
     from rich.table import Table

@@ -14,9 +14,12 @@ def command(
         list[str], typer.Argument(metavar="SCORES|MODEL…", help="Score tables (parquet, csv, json, ndjson) or models.")
     ],
     truth: shared.Truth = None,
-    form: Annotated[shared.Format, typer.Option("--format", "-f", help="How to show it.", rich_help_panel=shared.OUTPUT)] = shared.Format.table,
+    form: Annotated[
+        shared.Format, typer.Option("--format", "-f", help="How to show it.", rich_help_panel=shared.OUTPUT)
+    ] = shared.Format.table,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FILE|-", help="Default: stdout.", rich_help_panel=shared.OUTPUT)
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE|-", help="Default: stdout.", rich_help_panel=shared.OUTPUT),
     ] = None,
     top: shared.Top = 20,
 ) -> int:

@@ -11,9 +11,21 @@ from anoaudit.cli import shared
 
 def command(
     data: shared.DataArgument,
-    model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="The directory that `fit` wrote.", rich_help_panel=shared.MODEL)],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", metavar="MODEL", help="The directory that `fit` wrote.", rich_help_panel=shared.MODEL
+        ),
+    ],
     out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FILE|-", help="Default: stdout. The suffix chooses the format.", rich_help_panel=shared.OUTPUT)
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE|-",
+            help="Default: stdout. The suffix chooses the format.",
+            rich_help_panel=shared.OUTPUT,
+        ),
     ] = None,
     form: shared.FormatOption = None,
     top: shared.Top = 20,

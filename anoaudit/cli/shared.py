@@ -38,30 +38,54 @@ class Device(StrEnum):
 
 
 DataArgument = Annotated[
-    str, typer.Argument(metavar="DATA", help="A folder of images, a Parquet or CSV file, a folder of them, or a quoted pattern.")
+    str,
+    typer.Argument(
+        metavar="DATA", help="A folder of images, a Parquet or CSV file, a folder of them, or a quoted pattern."
+    ),
 ]
 Truth = Annotated[
     str | None,
-    typer.Option(metavar="COLUMN|FILE[:COLUMN]", help="1 anomaly, 0 normal; for evaluation only, never trained on.", rich_help_panel=DATA),
+    typer.Option(
+        metavar="COLUMN|FILE[:COLUMN]",
+        help="1 anomaly, 0 normal; for evaluation only, never trained on.",
+        rich_help_panel=DATA,
+    ),
 ]
-Columns = Annotated[list[str], typer.Option(metavar="NAME,…", help="Use only these columns as features.", rich_help_panel=DATA)]
-Exclude = Annotated[list[str], typer.Option(metavar="NAME,…", help="Columns that are no features.", rich_help_panel=DATA)]
-IdColumn = Annotated[str | None, typer.Option(metavar="NAME", help="The column that names the rows.", rich_help_panel=DATA)]
+Columns = Annotated[
+    list[str], typer.Option(metavar="NAME,…", help="Use only these columns as features.", rich_help_panel=DATA)
+]
+Exclude = Annotated[
+    list[str], typer.Option(metavar="NAME,…", help="Columns that are no features.", rich_help_panel=DATA)
+]
+IdColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The column that names the rows.", rich_help_panel=DATA)
+]
 MaxUnreadable = Annotated[
     str, typer.Option(metavar="N|P%", help="Exit 3 when more items than this cannot be read.", rich_help_panel=DATA)
 ]
-DeviceOption = Annotated[Device, typer.Option(help="cuda fails when there is none; auto says what it uses.", rich_help_panel=TRAIN)]
-FormatOption = Annotated[Format | None, typer.Option("--format", "-f", help="Of the score table; default: table.", rich_help_panel=OUTPUT)]
+DeviceOption = Annotated[
+    Device, typer.Option(help="cuda fails when there is none; auto says what it uses.", rich_help_panel=TRAIN)
+]
+FormatOption = Annotated[
+    Format | None, typer.Option("--format", "-f", help="Of the score table; default: table.", rich_help_panel=OUTPUT)
+]
 Top = Annotated[int, typer.Option(min=0, help="How many items table and markdown list.", rich_help_panel=OUTPUT)]
 Fdr = Annotated[
-    float | None, typer.Option(metavar="Q", help="Flag by Benjamini-Hochberg at this false discovery rate (default 0.1).", rich_help_panel=DECIDE)
+    float | None,
+    typer.Option(
+        metavar="Q",
+        help="Flag by Benjamini-Hochberg at this false discovery rate (default 0.1).",
+        rich_help_panel=DECIDE,
+    ),
 ]
 Threshold = Annotated[float | None, typer.Option(metavar="X", help="Flag scores from X on.", rich_help_panel=DECIDE)]
 TopK = Annotated[str | None, typer.Option(metavar="N|P%", help="Flag the N or P % worst.", rich_help_panel=DECIDE)]
 FailOn = Annotated[
     list[str],
     typer.Option(
-        metavar="CLAUSE", help="Exit 1 when it holds: count>N, rate>P%, score>=X, unreadable>N. Repeatable; quote it.", rich_help_panel=DECIDE
+        metavar="CLAUSE",
+        help="Exit 1 when it holds: count>N, rate>P%, score>=X, unreadable>N. Repeatable; quote it.",
+        rich_help_panel=DECIDE,
     ),
 ]
 
@@ -97,7 +121,8 @@ def emit(result: Result, path: Path | None, form: str, top: int) -> int:
     summary = result.table.summary
     if path is not None or form not in ("table", "markdown"):
         print(
-            f"{summary.rows} items, {summary.unreadable} unreadable, {summary.flagged} flagged ({summary.rule})", file=sys.stderr
+            f"{summary.rows} items, {summary.unreadable} unreadable, {summary.flagged} flagged ({summary.rule})",
+            file=sys.stderr,
         )
         for note in summary.notes:
             print(f"note: {note}", file=sys.stderr)

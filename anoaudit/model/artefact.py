@@ -1,7 +1,8 @@
 """The model directory: written whole or not at all, and believed only after every byte has been checked.
 
 `manifest.json`, `model.onnx`, `calibration.parquet` are required; `scores.parquet` and `README.md` may be deleted (they hold
-ids of the training data). Nothing else is allowed in. A hash shows damage, not who wrote it: see the README on signing.
+ids of the training data). Nothing else is allowed in, no links either; the directory itself may be reached by one, and a new
+model then takes the place of the directory, not of the link. A hash shows damage, not who wrote it: see the README on signing.
 """
 
 from __future__ import annotations
@@ -17,15 +18,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from anoaudit.errors import AuditError
 from anoaudit.model.calibration import Calibration
-from anoaudit.model.graph import HINT, check_graph
+from anoaudit.model.graph import HINT, check_graph, check_input
 from anoaudit.model.manifest import MAX_BYTES, Manifest, parse_manifest
 
-MANIFEST, GRAPH, CALIBRATION, SCORES, CARD = "manifest.json", "model.onnx", "calibration.parquet", "scores.parquet", "README.md"
+MANIFEST, GRAPH, CALIBRATION, SCORES, CARD = (
+    "manifest.json",
+    "model.onnx",
+    "calibration.parquet",
+    "scores.parquet",
+    "README.md",
+)
 REQUIRED, OPTIONAL = (MANIFEST, GRAPH, CALIBRATION), (SCORES, CARD)
+MAX_REFERENCE = 1_000_000  # scores in calibration.parquet; compressed, a small file could hold 10⁹ of them
 CAPS = {MANIFEST: MAX_BYTES, GRAPH: 2 << 30, CALIBRATION: 64 << 20, SCORES: 16 << 30, CARD: 1 << 20}
 
 
@@ -50,12 +60,12 @@ class Model:
 
 def load_model(path: Path) -> Model:
     """Read and check a model directory. Raises AuditError with one line on anything wrong."""
-    if not path.exists():
-        raise AuditError(f"{path} does not exist", "give the directory that `anoaudit fit` wrote")
-    if not path.is_dir():
-        raise AuditError(f"{path} is not a model directory", "give the directory that `anoaudit fit` wrote")
-    _check_entries(path)
     try:
+        if not path.exists():
+            raise AuditError(f"{path} does not exist", "give the directory that `anoaudit fit` wrote")
+        if not path.is_dir():
+            raise AuditError(f"{path} is not a model directory", "give the directory that `anoaudit fit` wrote")
+        _check_entries(path)
         manifest = parse_manifest((path / MANIFEST).read_bytes(), str(path / MANIFEST))
         listed = set(manifest.files)
         if not {GRAPH, CALIBRATION} <= listed <= {GRAPH, CALIBRATION, *OPTIONAL}:
@@ -68,8 +78,10 @@ def load_model(path: Path) -> Model:
         calibration_bytes = (path / CALIBRATION).read_bytes()
         _check_hash(hashlib.sha256(calibration_bytes).hexdigest(), CALIBRATION, manifest)
     except OSError as error:
-        raise AuditError(f"{path} cannot be read: {error.strerror or error}", "check the directory's permissions") from error
-    check_graph(graph, manifest.outputs)
+        raise AuditError(
+            f"{path} cannot be read: {error.strerror or error}", "check the directory's permissions"
+        ) from error
+    check_input(check_graph(graph, manifest.outputs), manifest.input)
     return Model(path=path, manifest=manifest, graph=graph, calibration=_read_calibration(calibration_bytes, manifest))
 
 
@@ -77,16 +89,21 @@ def _check_entries(path: Path) -> None:
     present = {entry.name: entry for entry in os.scandir(path)}
     for name, entry in sorted(present.items()):
         if entry.is_symlink():
-            raise AuditError(f"{path}: {name} is a link; a model holds plain files only", HINT)
+            raise AuditError(f"{path}: {name!r} is a link; a model holds plain files only", HINT)
         if name not in REQUIRED and name not in OPTIONAL:
-            raise AuditError(f"{path}: {name!r} does not belong in a model directory", "remove it, or check where the model came from")
+            raise AuditError(
+                f"{path}: {name!r} does not belong in a model directory",
+                "remove it, or check where the model came from",
+            )
         if not entry.is_file(follow_symlinks=False):
             raise AuditError(f"{path}: {name} is not a file", HINT)
         if entry.stat().st_size > CAPS[name]:
             raise AuditError(f"{path}: {name} is larger than a model's may be ({CAPS[name] >> 20} MiB)", HINT)
     for name in REQUIRED:
         if name not in present:
-            raise AuditError(f"{path} is not a model: {name} is missing", "give the directory that `anoaudit fit` wrote")
+            raise AuditError(
+                f"{path} is not a model: {name} is missing", "give the directory that `anoaudit fit` wrote"
+            )
 
 
 def _check_hash(digest: str, name: str, manifest: Manifest) -> None:
@@ -101,30 +118,60 @@ def _digest(path: Path) -> str:
 
 def _read_calibration(data: bytes, manifest: Manifest) -> Calibration:
     try:
-        frame = pl.read_parquet(io.BytesIO(data))
-        scores = frame["score"].cast(pl.Float64).to_numpy()
-        if not np.isfinite(scores).all():
-            raise ValueError("a score is not finite")
+        scores = _reference(data)
+        if manifest.calibration.get("n") != len(scores):
+            raise ValueError(f"it holds {len(scores)} scores")
         return Calibration.from_json(manifest.calibration, scores)
-    except (pl.exceptions.PolarsError, OSError, KeyError, ValueError, TypeError) as error:
-        raise AuditError(f"{CALIBRATION} does not fit the manifest: {str(error).splitlines()[0][:120]}", HINT) from error
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise AuditError(f"{CALIBRATION} does not fit the manifest: {reason}", HINT) from error
+
+
+def _reference(data: bytes) -> npt.NDArray[np.float64]:
+    """Batch by batch with pyarrow: polars panics on some damaged files, which no `except Exception` sees."""
+    parts, held = [np.empty(0)], 0
+    with pq.ParquetFile(io.BytesIO(data)) as file:
+        if "score" not in file.schema_arrow.names:
+            raise ValueError("it has no column 'score'")
+        for batch in file.iter_batches(columns=["score"]):
+            column = batch.column(0)
+            if not pa.types.is_float64(column.type) or column.null_count:
+                raise ValueError("a score is not a number")
+            parts.append(column.to_numpy(zero_copy_only=False))
+            held += len(column)
+            if held > MAX_REFERENCE:
+                raise ValueError(f"it holds more than {MAX_REFERENCE} scores")
+    scores = np.concatenate(parts)
+    if not np.isfinite(scores).all():
+        raise ValueError("a score is not finite")
+    return scores
 
 
 def write_model(
-    path: Path, manifest: Manifest, graph: bytes, calibration: Calibration, scores: Path | None = None, card: str | None = None
+    path: Path,
+    manifest: Manifest,
+    graph: bytes,
+    calibration: Calibration,
+    scores: Path | None = None,
+    card: str | None = None,
 ) -> Model:
     """Write a model under a temporary name, load it back as a stranger would, then rename. Replaces what is at `path`.
 
     Raises AuditError when the disk is full or not writable; then `path` is as it was.
     """
+    path = Path(os.path.realpath(path))
     with writing_directory(path) as folder:
         (folder / GRAPH).write_bytes(graph)
-        pl.DataFrame({"score": calibration.reference}, schema={"score": pl.Float64}).write_parquet(folder / CALIBRATION)
+        # Not by polars, whose error on a full disk is no OSError.
+        reference = pa.table({"score": pa.array(calibration.reference, pa.float64())})
+        pq.write_table(reference, folder / CALIBRATION, compression="zstd")
         if scores is not None:
             shutil.copyfile(scores, folder / SCORES)
         if card is not None:
             (folder / CARD).write_text(card, encoding="utf-8")
-        files = {name: _digest(folder / name) for name in (GRAPH, CALIBRATION, SCORES, CARD) if (folder / name).exists()}
+        files = {
+            name: _digest(folder / name) for name in (GRAPH, CALIBRATION, SCORES, CARD) if (folder / name).exists()
+        }
         final = replace(manifest, files=files, calibration=calibration.to_json())
         (folder / MANIFEST).write_text(final.dumps(), encoding="utf-8")
         load_model(folder)
@@ -134,22 +181,39 @@ def write_model(
 @contextlib.contextmanager
 def writing_directory(path: Path) -> Iterator[Path]:
     """A new folder beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+    path = Path(os.path.realpath(path))  # through a link: what it names is replaced, not the link
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        # The name is short and not made from the destination's, which may already be as long as names can be.
+        folder = Path(tempfile.mkdtemp(prefix=".anoaudit-", dir=path.parent))
     except OSError as error:
-        raise AuditError(f"{path} cannot be written: {error.strerror or error}", "choose another place with -o") from error
+        raise AuditError(
+            f"{path} cannot be written: {error.strerror or error}", "choose another place with -o"
+        ) from error
     try:
         yield folder
         folder.chmod(0o755)
-        if path.exists():
-            old = folder.with_name(folder.name + ".old")
-            path.rename(old)
-            folder.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            folder.rename(path)
+        _take_place(folder, path)
     except OSError as error:
-        raise AuditError(f"{path} cannot be written: {error.strerror or error}", "free some space, or choose another place with -o") from error
+        raise AuditError(
+            f"{path} cannot be written: {error.strerror or error}", "free some space, or choose another place with -o"
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take_place(folder: Path, path: Path) -> None:
+    if not path.exists():
+        folder.rename(path)
+        return
+    old = folder.with_name(folder.name + ".old")
+    path.rename(old)
+    try:
+        folder.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    if old.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.unlink(missing_ok=True)

@@ -43,8 +43,7 @@ class Calibration:
             return None
         if self.kind == "conformal-clean":
             at_least = len(self.reference) - np.searchsorted(self.reference, scores, side="left")
-            result: Array = (1.0 + at_least) / (len(self.reference) + 1.0)
-            return result
+            return np.asarray((1.0 + at_least) / (len(self.reference) + 1.0), dtype=np.float64)
         z = self._z(scores)
         # np.frompyfunc over math.erfc: scipy is no dependency, and two million calls take half a second.
         tail = np.asarray(np.frompyfunc(math.erfc, 1, 1)(z / math.sqrt(2.0)), dtype=np.float64) / 2.0
@@ -101,7 +100,9 @@ def fit_null(scores: Array) -> Calibration:
     quantiles = np.quantile(ordered, BULK)
     spread = quantiles[-1] - quantiles[0]
     if not spread > 1e-12 * max(abs(float(quantiles[-1])), 1e-300):
-        return Calibration(kind="none", reference=ordered, note="the bulk of the scores is one value; there is no null to fit")
+        return Calibration(
+            kind="none", reference=ordered, note="the bulk of the scores is one value; there is no null to fit"
+        )
     z = np.array([NormalDist().inv_cdf(u) for u in BULK])
     best: tuple[float, float, float, float] | None = None
     for skew in SKEWS:

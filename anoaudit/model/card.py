@@ -8,7 +8,8 @@ from anoaudit.data.items import ImageSpec
 from anoaudit.model.manifest import Manifest
 
 CALIBRATIONS = {
-    "conformal-clean": "split-conformal on {n} known normals kept out of training: exact for new normal data, none below {smallest_p:.2g}",
+    "conformal-clean": "split-conformal on {n} known normals kept out of training: exact for new normal data, "
+    "none below {smallest_p:.2g}",
     "fitted-null": "a null fitted to the bulk of {n} scores of items kept out of training: an estimate, extrapolated in the tail",
     "none": "none: {note}",
 }
@@ -39,7 +40,7 @@ def render_card(manifest: Manifest, name: str) -> str:
     ]
     lines += [f"* **Note** {warning}" for warning in manifest.warnings]
     lines += ["", "`scores.parquet` and this file hold or describe training data; both may be deleted.", ""]
-    return "\n".join(lines)
+    return "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines)
 
 
 def _input(manifest: Manifest) -> str:
@@ -56,4 +57,5 @@ def _backbone(facts: dict[str, Any] | None) -> str:
     if facts["name"] == "none":
         return f"none: the from-scratch recipe ({facts.get('recipe')})."
     weights = facts.get("weights", {})
-    return f"`{facts['name']}`, weights {weights.get('source')} (licence: {weights.get('license')}), SHA-256 `{weights.get('sha256')}`."
+    source = f"weights {weights.get('source')} (licence: {weights.get('license')}), SHA-256 `{weights.get('sha256')}`"
+    return f"`{facts['name']}`, {source}."

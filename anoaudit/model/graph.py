@@ -1,19 +1,31 @@
 """What an ONNX file may hold, checked before onnxruntime sees it.
 
 onnxruntime resolves external tensors against the working directory even for a model given as bytes, and custom domains load
-native code; neither has a place in a detector that `fit` wrote.
+native code; neither has a place in a detector that `fit` wrote. Nor have loops, random numbers and sizes out of all
+proportion: not a sandbox, but the cheap ways to hang or fill a machine are closed, and scores are the same every time.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+import onnx.numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
 
+from anoaudit.data.items import ImageSpec, InputSpec
 from anoaudit.errors import AuditError
 
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
+#: Operators that make something large out of a small constant, and the place of that constant among their inputs.
+GROWING = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1, "OneHot": 1}
+MAX_GROWN = 1 << 28  # values
 HINT = "the model is damaged or was not written by anoaudit; do not use it"
 
 
@@ -30,14 +42,64 @@ def check_graph(data: bytes, outputs: tuple[str, ...]) -> ModelProto:
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise AuditError(f"model.onnx keeps the tensor {tensor.name!r} outside the file", HINT)
         _check_size(tensor)
+    if model.training_info or any(True for _ in _sparse(model)):
+        raise AuditError("model.onnx is not a detector: it holds training graphs or sparse tensors", HINT)
     for node in _nodes(model):
         if node.domain not in DOMAINS:
             raise AuditError(f"model.onnx uses the operator {node.op_type!r} of the domain {node.domain!r}", HINT)
+        if node.op_type in LOOPS or node.op_type in RANDOM:
+            raise AuditError(f"model.onnx uses the operator {node.op_type!r}, which no detector needs", HINT)
+    _check_growth(model)
     if model.functions or len(model.graph.input) != 1:
         raise AuditError("model.onnx is not a detector: it should have one input and no functions", HINT)
     if tuple(value.name for value in model.graph.output) != outputs:
         raise AuditError("model.onnx and the manifest differ in their outputs", HINT)
     return model
+
+
+def check_input(model: ModelProto, spec: InputSpec) -> None:
+    """The graph's input is what the manifest describes. Raises AuditError with one line."""
+    if isinstance(spec, ImageSpec):
+        wanted = (TensorProto.UINT8, [spec.height, spec.width, 3])
+    else:
+        wanted = (TensorProto.DOUBLE, [len(spec.columns)])
+    tensor = model.graph.input[0].type.tensor_type
+    dims = tensor.shape.dim
+    if (tensor.elem_type, [dim.dim_value for dim in dims[1:]]) != wanted or not dims or dims[0].HasField("dim_value"):
+        raise AuditError("model.onnx and the manifest differ in their input", HINT)
+
+
+def _check_growth(model: ModelProto) -> None:
+    """Refuse giant sizes that stand in the file as constants; sizes that the graph computes are not followed."""
+    constants = {tensor.name: tensor for graph in _graphs(model) for tensor in graph.initializer}
+    for node in _nodes(model):
+        if node.op_type == "Constant" and len(node.output) == 1 and len(node.attribute) == 1:
+            attribute = node.attribute[0]
+            if attribute.name == "value":
+                constants[node.output[0]] = attribute.t
+            elif attribute.name in ("value_int", "value_ints"):
+                numbers = [attribute.i] if attribute.name == "value_int" else list(attribute.ints)
+                constants[node.output[0]] = onnx.numpy_helper.from_array(np.array(numbers, dtype=np.int64))
+    for node in _nodes(model):
+        operands = [_values(constants[name]) if name in constants else [] for name in node.input]
+        grown = 0.0
+        if node.op_type in GROWING and len(operands) > GROWING[node.op_type]:
+            grown = math.prod(max(abs(value), 1.0) for value in operands[GROWING[node.op_type]])
+        elif node.op_type == "Range" and len(operands) == 3 and all(operands):
+            (start, *_), (limit, *_), (step, *_) = operands
+            grown = abs((limit - start) / step) if step else math.inf
+        if grown > MAX_GROWN:
+            raise AuditError(f"model.onnx grows a tensor to {grown:.1e} values ({node.op_type})", HINT)
+
+
+def _values(tensor: TensorProto) -> list[float]:
+    """The numbers of a shape (its length is at most a few); none when it is longer or no tensor of numbers."""
+    if math.prod(tensor.dims) > 16:
+        return []
+    try:
+        return [float(v) for v in np.ravel(onnx.numpy_helper.to_array(tensor))]
+    except (ValueError, TypeError, OverflowError, KeyError):
+        return []
 
 
 def _check_size(tensor: TensorProto) -> None:
@@ -62,7 +124,7 @@ def _graphs(model: ModelProto) -> Iterator[GraphProto]:
         yield graph
         for node in graph.node:
             for attribute in node.attribute:
-                if attribute.type == AttributeProto.GRAPH:
+                if attribute.HasField("g"):
                     pending.append(attribute.g)
                 pending.extend(attribute.graphs)
 
@@ -75,11 +137,18 @@ def _nodes(model: ModelProto) -> Iterator[NodeProto]:
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
     for graph in _graphs(model):
         yield from graph.initializer
-        for sparse in graph.sparse_initializer:
-            yield sparse.values
-            yield sparse.indices
         for node in graph.node:
             for attribute in node.attribute:
                 if attribute.HasField("t"):
                     yield attribute.t
                 yield from attribute.tensors
+
+
+def _sparse(model: ModelProto) -> Iterator[SparseTensorProto]:
+    for graph in _graphs(model):
+        yield from graph.sparse_initializer
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("sparse_tensor"):
+                    yield attribute.sparse_tensor
+                yield from attribute.sparse_tensors

@@ -13,12 +13,13 @@ import onnxruntime as ort
 
 from anoaudit.errors import AuditError
 
+ort.disable_telemetry_events()  # the Windows build has some
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 BATCH = {"table": 4096, "images": 32}
 
 
 class Session:
-    """Scores batches with one provider. `provider` is what onnxruntime really uses, `note` one line when that surprises."""
+    """Scores batches. `provider` is what onnxruntime really uses, `note` one line when that surprises."""
 
     def __init__(self, data: bytes, device: str = "auto", threads: int = 0) -> None:
         self.note = ""
@@ -33,25 +34,53 @@ class Session:
             if session is not None:
                 return session
             if device == "cuda":
-                raise AuditError(f"--device cuda: onnxruntime cannot use a GPU here ({reason})", "run `anoaudit doctor`, or --device cpu")
+                raise AuditError(
+                    f"--device cuda: onnxruntime cannot use a GPU here ({reason})",
+                    "run `anoaudit doctor`, or --device cpu",
+                )
             self.note = f"a GPU is there but onnxruntime cannot use it ({reason}); scoring on the CPU"
         try:
             return ort.InferenceSession(data, _options(threads), providers=[CPU])
         except Exception as error:  # onnxruntime's exception types are its own and many
-            raise AuditError(f"onnxruntime cannot load model.onnx: {_first_line(error)}", "fit the model again") from error
+            raise AuditError(
+                f"onnxruntime cannot load model.onnx: {_first_line(error)}", "fit the model again"
+            ) from error
 
     def run(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-        """score float32[B] and map float32[B, h, w] (None where the detector has none). Halves the batch when memory runs out."""
+        """score float32[B] and map float32[B, h, w] (None where the detector has none).
+
+        Halves the batch when memory runs out.
+        """
         try:
             results = self._session.run(None, {self._input: batch})
         except Exception as error:
-            if len(batch) > 1 and "alloc" in str(error).lower():
+            if len(batch) > 1 and _out_of_memory(error):
                 half = len(batch) // 2
                 first, second = self.run(batch[:half]), self.run(batch[half:])
                 maps = None if first[1] is None or second[1] is None else np.concatenate([first[1], second[1]])
                 return np.concatenate([first[0], second[0]]), maps
-            raise AuditError(f"onnxruntime failed: {_first_line(error)}", "check that the data fits the model") from error
-        return results[0], results[1] if len(results) > 1 else None
+            raise AuditError(
+                f"onnxruntime failed: {_first_line(error)}", "check that the data fits the model"
+            ) from error
+        scores, maps = results[0], results[1] if len(results) > 1 else None
+        _check_result("score", scores, (len(batch),))
+        if maps is not None:
+            _check_result("map", maps, (len(batch), -1, -1))
+        return scores, maps
+
+
+def _out_of_memory(error: Exception) -> bool:
+    line = str(error).lower()
+    return isinstance(error, MemoryError) or "alloc" in line or "out of memory" in line
+
+
+def _check_result(name: str, values: Any, shape: tuple[int, ...]) -> None:
+    """A graph may declare one shape and return another, which numpy would broadcast. -1 is any size but zero."""
+    found = np.shape(values)
+    fits = len(found) == len(shape) and all(n == m if m >= 0 else n > 0 for n, m in zip(found, shape, strict=True))
+    if not fits or values.dtype != np.float32:
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise AuditError(f"the model's {name} is {kind}{list(found)} for {shape[0]} items", "fit a new model")
 
 
 def gpu_visible() -> bool:

@@ -40,7 +40,9 @@ class TimmBackbone(nn.Module):
     (METHODS §1: the mid-level maps that see defects a pooled vector does not).
     """
 
-    def __init__(self, net: nn.Module, height: int, width: int, mean: list[float], std: list[float], strides: list[int] | None):
+    def __init__(
+        self, net: nn.Module, height: int, width: int, mean: list[float], std: list[float], strides: list[int] | None
+    ):
         super().__init__()
         self.net = net.eval().requires_grad_(False)
         self.height, self.width = height, width
@@ -68,7 +70,10 @@ class TimmBackbone(nn.Module):
         )
         smooth = [F.avg_pool2d(m, 3, stride=1, padding=1, count_include_pad=False) for m in maps]
         size = smooth[0].shape[-2:]
-        same = [m if m.shape[-2:] == size else F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in smooth]
+        same = [
+            m if m.shape[-2:] == size else F.interpolate(m, size=size, mode="bilinear", align_corners=False)
+            for m in smooth
+        ]
         return torch.cat(same, dim=1)
 
 
@@ -76,13 +81,17 @@ def _stages(net: nn.Module, strides: list[int]) -> list[int]:
     """Indices of the deepest stages with these strides; for a plain transformer, evenly spaced depths instead."""
     info = getattr(net, "feature_info", None)
     if info is None or not hasattr(net, "forward_intermediates"):
-        raise UsageError("this backbone offers no intermediate maps", "use --set features=pooled, or another --backbone")
+        raise UsageError(
+            "this backbone offers no intermediate maps", "use --set features=pooled, or another --backbone"
+        )
     reductions = [entry["reduction"] for entry in info]
     if len(set(reductions)) == 1:
         return sorted({len(reductions) * k // (len(strides) + 1) for k in range(1, len(strides) + 1)})
     missing = [s for s in strides if s not in reductions]
     if missing:
-        raise UsageError(f"the backbone has no stage of stride {missing[0]}", f"it has {sorted(set(reductions))}; see --set strides")
+        raise UsageError(
+            f"the backbone has no stage of stride {missing[0]}", f"it has {sorted(set(reductions))}; see --set strides"
+        )
     return sorted(len(reductions) - 1 - reductions[::-1].index(s) for s in set(strides))
 
 
@@ -112,7 +121,9 @@ def make_backbone(options: BackboneOptions, strides: list[int] | None) -> tuple[
     except UsageError:
         raise
     except Exception as error:  # a size that the architecture cannot take shows in many ways
-        raise UsageError(f"backbone {name} cannot take {height}×{width} images: {_line(error)}", "see --backbone-arg size=") from error
+        raise UsageError(
+            f"backbone {name} cannot take {height}×{width} images: {_line(error)}", "see --backbone-arg size="
+        ) from error
     description = {
         "name": name,
         "weights": {"source": weights.source, "sha256": weights.sha256, "license": weights.license},
@@ -128,7 +139,9 @@ def _create(timm: Any, name: str, arguments: dict[str, Any]) -> Any:
     except RuntimeError as error:
         if not timm.is_model(name.split(".")[0]):
             near = timm.list_models(f"*{name.split('.')[0][:6]}*")[:5]
-            raise UsageError(f"timm has no model {name!r}", f"similar: {', '.join(near) or 'none; see timm.list_models()'}") from error
+            raise UsageError(
+                f"timm has no model {name!r}", f"similar: {', '.join(near) or 'none; see timm.list_models()'}"
+            ) from error
         raise UsageError(f"backbone {name}: {_line(error)}", "see --backbone-arg") from error
     except (TypeError, ValueError, AssertionError) as error:
         raise UsageError(f"backbone {name} does not take {arguments}: {_line(error)}", "see --backbone-arg") from error
@@ -143,5 +156,3 @@ def _three(value: Any) -> list[float]:
 
 def _line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
-
-

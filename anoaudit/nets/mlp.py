@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 def bias_free_mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     """Linear layers without bias, an activation between them: a bias would let a one-class loss collapse to a constant."""
     layers: list[nn.Module] = []
-    for i, (inner, outer) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (inner, outer) in enumerate(itertools.pairwise(sizes)):
         if i:
             layers.append(activation())
         layers.append(nn.Linear(inner, outer, bias=False))
@@ -25,7 +26,7 @@ class ParallelMLP(nn.Module):
     def __init__(self, count: int, sizes: Sequence[int]) -> None:
         super().__init__()
         self.weights = nn.ParameterList()
-        for inner, outer in zip(sizes[:-1], sizes[1:], strict=True):
+        for inner, outer in itertools.pairwise(sizes):
             bound = 1.0 / math.sqrt(inner)  # nn.Linear's own initialisation
             self.weights.append(nn.Parameter(torch.empty(count, inner, outer).uniform_(-bound, bound)))
 

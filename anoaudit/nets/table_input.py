@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from anoaudit.data.items import TableSpec
 
 Scaling = Literal["standard", "robust", "minmax", "none"]
+OVERFLOW = 1e300  # beyond it a double overflows in the arithmetic below: such values count as missing
 LARGEST = 1000.0  # standardised values beyond it are cut: a thousand deviations say all that more could, and squares stay finite
+LARGEST_RAW = 1e15  # without scaling nothing is known of a value's size; squares stay finite in single precision
 
 
 class TableInput(nn.Module):
@@ -30,6 +32,7 @@ class TableInput(nn.Module):
     def __init__(self, spec: TableSpec, rows: npt.NDArray[np.float64], scaling: Scaling) -> None:
         """`rows` is float64[N, D] of the training rows; statistics are taken from it."""
         super().__init__()
+        self.largest = LARGEST if scaling != "none" else LARGEST_RAW
         self.numeric = [j for j, rule in enumerate(spec.columns) if rule.kind != "categorical"]
         self.categorical = [j for j, rule in enumerate(spec.columns) if rule.kind == "categorical"]
         stats = [_statistics(rows[:, j], scaling) for j in self.numeric]
@@ -37,6 +40,9 @@ class TableInput(nn.Module):
         self.register_buffer("impute", table[:, 0])
         self.register_buffer("center", table[:, 1])
         self.register_buffer("scale", table[:, 2])
+        self.register_buffer("columns", torch.tensor(self.numeric, dtype=torch.int64))
+        # A buffer, not a literal: the exporter would write a literal as float32, where 1e300 is infinite.
+        self.register_buffer("overflow", torch.tensor(OVERFLOW, dtype=torch.float64))
         for j in self.categorical:
             self.register_buffer(f"shares_{j}", _shares(rows[:, j], len(spec.columns[j].categories)))
         self.width = len(self.numeric) + sum(self.get_buffer(f"shares_{j}").numel() for j in self.categorical)
@@ -45,9 +51,9 @@ class TableInput(nn.Module):
         """float64[B, D] → float32[B, F]."""
         parts = []
         if self.numeric:
-            raw = x[:, self.numeric]
+            raw = x.index_select(1, self.get_buffer("columns"))
             # A double's largest values overflow in the subtraction below: they count as infinite, thus as missing.
-            bad = torch.isnan(raw) | (raw.abs() > 1e300)
+            bad = torch.isnan(raw) | (raw.abs() > self.get_buffer("overflow"))
             parts.append((torch.where(bad, self.impute, raw) - self.center) / self.scale)
         for j in self.categorical:
             shares = self.get_buffer(f"shares_{j}")
@@ -55,12 +61,12 @@ class TableInput(nn.Module):
             code = torch.where(torch.isnan(x[:, j]), float(levels - 1), x[:, j])
             hot = (code[:, None] == torch.arange(levels, dtype=torch.float64, device=x.device)).double()
             parts.append((hot - shares) / torch.sqrt(shares * (levels - 1)))
-        return torch.cat(parts, dim=1).clamp(-LARGEST, LARGEST).float()
+        return torch.cat(parts, dim=1).clamp(-self.largest, self.largest).float()
 
 
 def _statistics(column: npt.NDArray[np.float64], scaling: Scaling) -> tuple[float, float, float]:
     """(imputed value, centre, scale) of a numeric column."""
-    finite = column[np.isfinite(column) & (np.abs(column) <= 1e300)]
+    finite = column[np.isfinite(column) & (np.abs(column) <= OVERFLOW)]
     if len(finite) == 0:
         return 0.0, 0.0, 1.0
     median = float(np.median(finite))
@@ -82,4 +88,6 @@ def _shares(codes: npt.NDArray[np.float64], categories: int) -> Tensor:
     """Share of each category, of unseen values and of missing ones; floors keep the features finite."""
     filled = np.where(np.isnan(codes), categories + 1, codes).astype(int)
     counts = np.bincount(filled, minlength=categories + 2).astype(np.float64)
-    return torch.tensor(np.maximum(counts / max(len(codes), 1), max(1.0 / max(len(codes), 1), 1e-3)), dtype=torch.float64)
+    return torch.tensor(
+        np.maximum(counts / max(len(codes), 1), max(1.0 / max(len(codes), 1), 1e-3)), dtype=torch.float64
+    )

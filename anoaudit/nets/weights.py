@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,8 @@ from urllib.parse import urlparse
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from anoaudit.options import parse_value
 from anoaudit.errors import AuditError, UsageError
+from anoaudit.options import parse_value
 
 CONNECT_SECONDS = 3.0
 
@@ -36,7 +37,9 @@ class Weights:
         expected = net.state_dict()
         for key, tensor in expected.items():
             if key not in self.tensors:
-                raise AuditError(f"{self.source} does not fit {name}: it has no {key}", "check --backbone and --backbone-arg")
+                raise AuditError(
+                    f"{self.source} does not fit {name}: it has no {key}", "check --backbone and --backbone-arg"
+                )
             if self.tensors[key].shape != tensor.shape:
                 raise AuditError(
                     f"{self.source} does not fit {name}: {key} is {list(self.tensors[key].shape)}, not {list(tensor.shape)}",
@@ -58,13 +61,28 @@ def read_weights(path: Path) -> Weights:
     except FileNotFoundError as error:
         raise AuditError(f"{path} does not exist", "give a safetensors file with --weights") from error
     except (SafetensorError, OSError) as error:
-        raise AuditError(f"{path} is not a readable safetensors file: {error}", "give a safetensors file with --weights") from error
+        raise AuditError(
+            f"{path} is not a readable safetensors file: {error}", "give a safetensors file with --weights"
+        ) from error
     pairs = [item.partition("=") for item in metadata.get("kwargs", "").split(",") if "=" in item]
-    inputs = {key: parse_value(metadata[key]) for key in ("mean", "std", "size") if key in metadata}
+    inputs = _input_facts(metadata)
     return Weights(
         tensors, path.name, digest, metadata, {k.strip(): parse_value(v.strip()) for k, _, v in pairs}, inputs,
-        metadata.get("license", metadata.get("licence", "unknown")),
+        str(metadata.get("license") or metadata.get("licence") or "unknown"),
     )  # fmt: skip
+
+
+def _input_facts(metadata: dict[str, str]) -> dict[str, Any]:
+    """mean, std and size as metadata keys of their own, or within `input`: `RGB 224 scaled to [-1,1] (mean=std=0.5)`."""
+    inputs = {key: parse_value(metadata[key]) for key in ("mean", "std", "size") if key in metadata}
+    text = metadata.get("input", "")
+    both = re.search(r"mean\s*=\s*std\s*=\s*([0-9.]+)", text)
+    if both:
+        inputs = {"mean": float(both[1]), "std": float(both[1])} | inputs
+    size = re.search(r"\b([1-9][0-9]{1,3})\b", text)
+    if size:
+        inputs.setdefault("size", int(size[1]))
+    return inputs
 
 
 def is_cached(name: str) -> bool:
@@ -110,5 +128,3 @@ def fetch_weights(name: str, net: nn.Module, config: dict[str, Any], ways_out: s
     weights.source = f"{repository} (hub)"
     weights.license = str(config.get("license") or "unknown")
     return weights
-
-

@@ -45,7 +45,9 @@ class Rule:
 
 def make_rule(fdr: float | None, threshold: float | None, top_k: str | None) -> Rule:
     """The rule of the options `--fdr`, `--threshold`, `--top-k N|P%`; raises UsageError unless at most one is given."""
-    given = [name for name, value in (("--fdr", fdr), ("--threshold", threshold), ("--top-k", top_k)) if value is not None]
+    given = [
+        name for name, value in (("--fdr", fdr), ("--threshold", threshold), ("--top-k", top_k)) if value is not None
+    ]
     if len(given) > 1:
         raise UsageError(f"{given[0]} and {given[1]} are two rules", "give one of --fdr, --threshold, --top-k")
     if threshold is not None:
@@ -74,7 +76,9 @@ def parse_count(option: str, text: str) -> tuple[int | None, float | None]:
                 return count, None
     except ValueError:
         pass
-    raise UsageError(f"{option} {text!r} is neither a number nor a percentage", f"for example {option} 20 or {option} 1%")
+    raise UsageError(
+        f"{option} {text!r} is neither a number nor a percentage", f"for example {option} 20 or {option} 1%"
+    )
 
 
 def ranks(scores: Array) -> npt.NDArray[np.uint32]:

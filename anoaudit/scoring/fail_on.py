@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Sequence
@@ -59,5 +60,9 @@ def _parse(text: str) -> Clause:
     except ValueError:
         raise UsageError(f"--fail-on {text!r}: {number!r} is not a number", hint) from None
     if (quantity == "rate") != bool(percent) and quantity != "unreadable":
-        raise UsageError(f"--fail-on {text!r}: {'a rate is a percentage' if quantity == 'rate' else 'only rates take %'}", hint)
+        raise UsageError(
+            f"--fail-on {text!r}: {'a rate is a percentage' if quantity == 'rate' else 'only rates take %'}", hint
+        )
+    if not math.isfinite(limit) or (percent and not 0 <= limit <= 100):  # it would never fire, or always
+        raise UsageError(f"--fail-on {text!r}: {number}{percent} is out of range", hint)
     return Clause(text=text.strip(), quantity=quantity, comparison=comparison, limit=limit, percent=bool(percent))

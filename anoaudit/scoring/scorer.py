@@ -7,6 +7,9 @@ threshold could stream; it takes the same road, and leaves ranks null.
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -61,21 +64,22 @@ def score_dataset(
     `calibrate` gets all scores and returns the normal reference: the model's own for `score`, a null fitted to these scores
     for the audit. `model` and `notes` go into the summary. Raises AuditError when there is no item or no room to write.
     """
-    with tempfile.TemporaryDirectory(prefix="anoaudit-") as folder:
-        spool = ScoreTableWriter(Path(folder, "spool.parquet"), truth)
+    with _temporary_folder() as folder:
         scores: list[npt.NDArray[np.float64]] = []
         done = unreadable = 0
-        for chunk in dataset.chunks(spec, BATCH[dataset.kind]):
-            frame, given = _score_chunk(chunk, session, spec, truth)
-            spool.write(frame)
-            scores.append(given)
-            done += len(chunk)
-            unreadable += len(chunk) - len(given)
-            if progress is not None:
-                progress(done)
-        if done == 0:
-            raise AuditError(f"{dataset.source} has no items", "give data with at least one row or image")
-        spooled = spool.close(Summary())
+        with finished_table(folder / "spool.parquet", truth) as spool:
+            for chunk in _chunks(dataset, spec):
+                frame, given = _score_chunk(chunk, session, spec, truth)
+                spool.write(frame)
+                scores.append(given)
+                done += len(chunk)
+                unreadable += len(chunk) - len(given)
+                if progress is not None:
+                    progress(done)
+            if done == 0:
+                raise AuditError(f"{dataset.source} has no items", "give data with at least one row or image")
+            spool.close(Summary())
+        spooled = ScoreTable(path=folder / "spool.parquet", summary=Summary(), has_truth=truth)
         summary = Summary(
             source=dataset.source,
             kind=dataset.kind,
@@ -84,7 +88,7 @@ def score_dataset(
             unreadable=unreadable,
             ignored=dataset.ignored,
             provider=session.provider,
-            fingerprint=dataset.fingerprint(),
+            fingerprint=_fingerprint(dataset),
             model=model,
             notes=notes + ((session.note,) if session.note else ()),
         )
@@ -162,23 +166,63 @@ def _decide(
                     rank=_spread(ok, None if places is None else places[part], pl.UInt32),
                 )
             )
-    return writer.close(summary)
+        writer.close(summary)
+    return ScoreTable(path=out, summary=summary, has_truth=spooled.has_truth)
 
 
 @contextlib.contextmanager
 def finished_table(out: Path, truth: bool) -> Iterator[ScoreTableWriter]:
-    """A writer whose file is removed when the block fails. Raises AuditError when the disk is full or not writable."""
+    """A writer to be closed within the block. Its file takes the place of `out` when the block ends well, and vanishes
+    when it does not: then `out` is as it was. Raises AuditError when the disk is full or not writable.
+    """
+    target = Path(os.path.realpath(out))  # through a link: the file it names is replaced, not the link
+    part = target.with_name(f".anoaudit-{secrets.token_hex(6)}.tmp")
     try:
-        writer = ScoreTableWriter(out, truth)
+        writer = ScoreTableWriter(part, truth)
     except OSError as error:
-        raise AuditError(f"{out} cannot be written: {error.strerror or error}", "choose another place with -o") from error
+        raise AuditError(f"{out} cannot be written: {_reason(error)}", "choose another place with -o") from error
     try:
         yield writer
+        os.replace(part, target)
     except BaseException as error:
         writer.abandon()
         if isinstance(error, OSError):
-            raise AuditError(f"{out} cannot be written: {error.strerror or error}", "free some space") from error
+            hint = "free some space, or choose another place"
+            raise AuditError(f"{out} cannot be written: {_reason(error)}", hint) from error
         raise
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    try:
+        folder = tempfile.mkdtemp(prefix="anoaudit-")
+    except OSError as error:
+        raise AuditError(f"no temporary folder: {_reason(error)}", "set TMPDIR to a place with room") from error
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _chunks(dataset: Dataset, spec: InputSpec) -> Iterator[Chunk]:
+    try:
+        yield from dataset.chunks(spec, BATCH[dataset.kind])
+    except OSError as error:
+        raise AuditError(
+            f"{dataset.source} cannot be read: {_reason(error)}", "check the files and the disk"
+        ) from error
+
+
+def _fingerprint(dataset: Dataset) -> str:
+    try:
+        return dataset.fingerprint()
+    except OSError as error:
+        hint = "leave the data as it is while it is audited"
+        raise AuditError(f"{dataset.source} cannot be read again: {_reason(error)}", hint) from error
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _spread(ok: npt.NDArray[np.bool_], values: npt.NDArray[np.generic] | None, dtype: type[pl.DataType]) -> pl.Series:
@@ -187,7 +231,11 @@ def _spread(ok: npt.NDArray[np.bool_], values: npt.NDArray[np.generic] | None, d
         return pl.Series([None] * len(ok), dtype=dtype)
     places = np.full(len(ok), -1, dtype=np.int64)
     places[ok] = np.arange(int(ok.sum()))
-    taken = pl.Series(values, dtype=dtype).gather(pl.Series(np.maximum(places, 0), dtype=pl.UInt32)) if len(values) else None
+    taken = (
+        pl.Series(values, dtype=dtype).gather(pl.Series(np.maximum(places, 0), dtype=pl.UInt32))
+        if len(values)
+        else None
+    )
     if taken is None:
         return pl.Series([None] * len(ok), dtype=dtype)
     return pl.select(pl.when(pl.Series(ok)).then(taken).otherwise(None)).to_series().cast(dtype)

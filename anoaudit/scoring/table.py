@@ -6,7 +6,9 @@ writes it, reports read it, and nothing else defines its columns.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -67,9 +69,23 @@ class Summary:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Summary:
-        """The inverse of `to_json`; unknown keys of a newer version are ignored."""
-        known = {f.name for f in fields(cls)}
-        kept = {k: v for k, v in values.items() if k in known}
+        """The inverse of `to_json`; unknown keys of a newer version are ignored.
+
+        Raises ValueError, TypeError or AttributeError when malformed.
+        """
+        if not isinstance(values, dict):
+            raise TypeError("the summary is not an object")
+        kept: dict[str, Any] = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        plain = cls().to_json()
+        for name, value in kept.items():
+            if name == "threshold":
+                good = value is None or (type(value) in (int, float) and math.isfinite(value))
+            elif name == "notes":
+                good = isinstance(value, list | tuple) and all(isinstance(note, str) for note in value)
+            else:
+                good = type(value) is type(plain[name])
+            if not good:
+                raise ValueError(f"{name} is {value!r}")
         return cls(**{**kept, "notes": tuple(kept.get("notes", ()))})
 
 
@@ -85,19 +101,22 @@ class ScoreTable:
     def open(cls, path: Path) -> ScoreTable:
         """Open a score table written by `ScoreTableWriter`. Raises AuditError when it is not one."""
         try:
-            footer = pq.read_metadata(path)  # key-values added at the end are in the file's metadata, not in the schema's
-        except (OSError, pa.ArrowInvalid) as error:
-            raise AuditError(f"{path} is not a readable Parquet file", "give the score table that fit or score wrote") from error
-        names = footer.schema.to_arrow_schema().names
+            footer = pq.read_metadata(path)  # key-values added at the end are in the file's metadata, not the schema's
+            names = footer.schema.to_arrow_schema().names
+        except (OSError, pa.ArrowException) as error:
+            raise AuditError(
+                f"{path} is not a readable Parquet file", "give the score table that fit or score wrote"
+            ) from error
         missing = [name for name in COLUMNS if name not in names]
         if missing:
             raise AuditError(
-                f"{path} is not a score table: it has no column {missing[0]!r}", "give the file that `anoaudit score -o` wrote"
+                f"{path} is not a score table: it has no column {missing[0]!r}",
+                "give the file that `anoaudit score -o` wrote",
             )
         try:
             meta = json.loads((footer.metadata or {}).get(METADATA_KEY, b"{}"))
             summary = Summary.from_json(meta.get("summary", {}))
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise AuditError(f"{path}: the score table's metadata is damaged", "score the data again") from error
         return cls(path=path, summary=summary, has_truth="truth" in names)
 
@@ -106,10 +125,14 @@ class ScoreTable:
         return pl.scan_parquet(self.path, glob=False)
 
     def batches(self, size: int = 50_000) -> Iterator[pl.DataFrame]:
-        """Rows in input order, at most `size` at a time."""
-        with pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(batch_size=size):
-                yield pl.DataFrame(pl.from_arrow(batch))
+        """Rows in input order, at most `size` at a time. Raises AuditError on a damaged file."""
+        try:
+            with pq.ParquetFile(self.path) as file:
+                for batch in file.iter_batches(batch_size=size):
+                    yield pl.DataFrame(pl.from_arrow(batch))
+        except (OSError, pa.ArrowException) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+            raise AuditError(f"{self.path} cannot be read: {reason}", "score the data again") from error
 
     def top(self, n: int) -> pl.DataFrame:
         """The n most anomalous readable rows, the worst first (by score where ranks were streamed away)."""
@@ -144,6 +167,7 @@ class ScoreTableWriter:
         return ScoreTable(path=self.path, summary=summary, has_truth=self.truth)
 
     def abandon(self) -> None:
-        """Close without a summary and remove the file."""
-        self._writer.close()
+        """Close without a summary and remove the file; for a second time, or on a full disk, without complaint."""
+        with contextlib.suppress(OSError, pa.ArrowException):
+            self._writer.close()
         self.path.unlink(missing_ok=True)

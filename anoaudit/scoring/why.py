@@ -48,7 +48,8 @@ def _deviation(values: npt.NDArray[np.float64], rule: ColumnRule) -> npt.NDArray
     missing_share = min(max(rule.frequencies[-1] if rule.frequencies else 0.0, 1e-6), 1.0)
     scale = rule.mad if rule.mad > 0 else 1.0
     finite = np.isfinite(values)
-    z = (np.where(finite, values, rule.median) - rule.median) / scale
+    with np.errstate(over="ignore"):  # beyond doubles it is clipped like anything large
+        z = (np.where(finite, values, rule.median) - rule.median) / scale
     missing = float(np.sqrt((1.0 - missing_share) / missing_share))
     return np.clip(np.where(finite, z, missing), -LARGEST_Z, LARGEST_Z)
 
@@ -75,5 +76,6 @@ def explain_maps(maps: npt.NDArray[np.float32]) -> list[str]:
     flat = maps.reshape(count, -1).argmax(axis=1)
     rows, columns = np.divmod(flat, width)
     return [
-        f"peak x {100 * (x + 0.5) / width:.0f} %, y {100 * (y + 0.5) / height:.0f} %" for y, x in zip(rows, columns, strict=True)
+        f"peak x {100 * (x + 0.5) / width:.0f} %, y {100 * (y + 0.5) / height:.0f} %"
+        for y, x in zip(rows, columns, strict=True)
     ]

@@ -34,7 +34,9 @@ class Checkpoints:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise AuditError(f"{folder} cannot be written: {error.strerror or error}", "choose another place with -o") from error
+            raise AuditError(
+                f"{folder} cannot be written: {error.strerror or error}", "choose another place with -o"
+            ) from error
 
     def _read(self) -> dict[str, Any] | None:
         path = self.folder / STATE
@@ -42,12 +44,16 @@ class Checkpoints:
             return None
         try:
             state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            theirs = state["settings"]
+            theirs: dict[str, Any] = dict(state["settings"])
+            dict(state["stages"])
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise AuditError(f"{path} is damaged", "start anew without --resume") from error
         if theirs != self._settings:
             odd = next((k for k in self._settings if theirs.get(k) != self._settings[k]), "settings")
-            raise UsageError(f"--resume: {odd} differs from the interrupted run's", "repeat its options, or start anew without --resume")
+            raise UsageError(
+                f"--resume: {odd} differs from the interrupted run's",
+                "repeat its options, or start anew without --resume",
+            )
         return state
 
     def load(self, stage: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
@@ -84,7 +90,9 @@ class Checkpoints:
             if old and old != name:
                 (self.folder / old).unlink(missing_ok=True)
         except (OSError, SafetensorError) as error:
-            raise AuditError(f"{self.folder} cannot be written: {error}", "free some space, then go on with --resume") from error
+            raise AuditError(
+                f"{self.folder} cannot be written: {error}", "free some space, then go on with --resume"
+            ) from error
 
     def remove(self) -> None:
         """After a finished fit nothing stays behind."""

@@ -38,7 +38,9 @@ def export(detector: nn.Module, example: Tensor, outputs: tuple[str, ...]) -> by
             )
     except Exception as error:  # the exporter raises dozens of types
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise AuditError(f"this detector cannot be exported to ONNX: {line}", "choose another backbone or detector") from error
+        raise AuditError(
+            f"this detector cannot be exported to ONNX: {line}", "choose another backbone or detector"
+        ) from error
     assert program is not None
     model = program.model_proto
     _strip(model)
@@ -84,7 +86,11 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -173,7 +173,9 @@ def _bounded(items: TrainingItems, most: int, seed: int, reporter: Reporter) -> 
     chosen = np.random.default_rng(seed).choice(np.flatnonzero(items.split.train), most, replace=False)
     train = np.zeros_like(items.split.train)
     train[chosen] = True
-    reporter.note(f"training on {most} of {len(items)} images: their features fill the cache of {CACHE_BYTES >> 30} GiB")
+    reporter.note(
+        f"training on {most} of {len(items)} images: their features fill the cache of {CACHE_BYTES >> 30} GiB"
+    )
     return replace(items, split=replace(items.split, train=train))
 
 
@@ -184,7 +186,9 @@ def _features(backbone: nn.Module, images: Tensor, device: torch.device) -> Tens
         return out
     except torch.OutOfMemoryError:
         if len(images) == 1:
-            raise AuditError("out of memory even for one image", "use a smaller backbone or --backbone-arg size=") from None
+            raise AuditError(
+                "out of memory even for one image", "use a smaller backbone or --backbone-arg size="
+            ) from None
         torch.cuda.empty_cache()
         half = len(images) // 2
         return torch.cat([_features(backbone, images[:half], device), _features(backbone, images[half:], device)])
@@ -196,4 +200,6 @@ def _allocate(shape: tuple[int, ...], folder: Path) -> npt.NDArray[np.float16]:
     try:
         return np.memmap(folder / "features.f16", dtype=np.float16, mode="w+", shape=shape)
     except OSError as error:
-        raise AuditError(f"{folder} cannot hold the feature cache: {error.strerror or error}", "free some space") from error
+        raise AuditError(
+            f"{folder} cannot hold the feature cache: {error.strerror or error}", "free some space"
+        ) from error

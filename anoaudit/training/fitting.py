@@ -98,7 +98,11 @@ def fit_detector(
 
 
 def _finish(
-    detector: nn.Module, items: TrainingItems, settings: FitSettings, trainer: Trainer, backbone_facts: dict[str, Any] | None
+    detector: nn.Module,
+    items: TrainingItems,
+    settings: FitSettings,
+    trainer: Trainer,
+    backbone_facts: dict[str, Any] | None,
 ) -> Fitted:
     """Export, self-check, calibration and parity of a trained detector."""
     trainer.reporter.note("exporting and checking")
@@ -143,7 +147,10 @@ def _backbone(
     """The feature extractor for images: timm's with weights, or the fixed filter bank, said in one line."""
     if dataset.kind == "table":
         if settings.backbone or settings.weights or settings.backbone_arguments:
-            raise UsageError(f"{dataset.source} is a table; --backbone, --weights and --backbone-arg are for images", "leave them out")
+            raise UsageError(
+                f"{dataset.source} is a table; --backbone, --weights and --backbone-arg are for images",
+                "leave them out",
+            )
         return None, None, []
     from anoaudit.nets.backbones import BackboneOptions, make_backbone
     from anoaudit.nets.filter_bank import FilterBank
@@ -157,9 +164,13 @@ def _backbone(
         warning = "no pretrained weights at hand (no network, empty cache): using the from-scratch recipe, as --backbone none does"
         reporter.note(warning)
     if not spatial:
-        raise UsageError("--set features=pooled needs a pretrained backbone", "give --backbone and --weights, or features=spatial")
+        raise UsageError(
+            "--set features=pooled needs a pretrained backbone", "give --backbone and --weights, or features=spatial"
+        )
     if settings.weights or settings.backbone_arguments:
-        raise UsageError("--backbone none takes neither --weights nor --backbone-arg", "leave them out, or name a backbone")
+        raise UsageError(
+            "--backbone none takes neither --weights nor --backbone-arg", "leave them out, or name a backbone"
+        )
     bank = FilterBank()
     facts = {"name": "none", "recipe": "filter-bank", "size": [bank.height, bank.width], "channels": bank.channels}
     return bank, facts, [] if asked.from_scratch else [warning]
@@ -184,7 +195,12 @@ def _sample(items: TrainingItems, mask: npt.NDArray[np.bool_], size: int, seed: 
     marked = np.flatnonzero(mask)
     only = np.zeros(len(mask), dtype=bool)
     only[rng.choice(marked, min(size, len(marked)), replace=False)] = True
-    return np.concatenate([chunk.values for chunk in items.dataset.chunks(items.spec, 4096 if items.dataset.kind == "table" else 64, only)])
+    return np.concatenate(
+        [
+            chunk.values
+            for chunk in items.dataset.chunks(items.spec, 4096 if items.dataset.kind == "table" else 64, only)
+        ]
+    )
 
 
 def _scores(items: TrainingItems, mask: npt.NDArray[np.bool_], session: Session) -> Array:
@@ -223,4 +239,8 @@ def _versions() -> dict[str, str]:
     import onnxruntime
 
     names = ("torch", "timm", "onnx", "onnxscript", "numpy", "polars", "pillow")
-    return {"python": platform.python_version(), "onnxruntime": onnxruntime.__version__, **{name: version(name) for name in names}}
+    return {
+        "python": platform.python_version(),
+        "onnxruntime": onnxruntime.__version__,
+        **{name: version(name) for name in names},
+    }

@@ -41,7 +41,8 @@ def split_items(
     normal = readable & (labels == 0)
     if only_normal and normal.sum() < MIN_ITEMS:
         raise UsageError(
-            f"--train-on normal: {int(normal.sum())} items are labelled 0 (normal)", f"label at least {MIN_ITEMS} normals with --labels"
+            f"--train-on normal: {int(normal.sum())} items are labelled 0 (normal)",
+            f"label at least {MIN_ITEMS} normals with --labels",
         )
     clean = only_normal or int(normal.sum()) >= 3 * MIN_HELD_OUT
     pool = np.flatnonzero(normal if clean else readable)
@@ -86,7 +87,9 @@ class TrainingItems:
         return np.concatenate([chunk.values for chunk in self.chunks(size)])
 
 
-def survey(dataset: Dataset, spec: InputSpec) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int8], list[tuple[str, str]]]:
+def survey(
+    dataset: Dataset, spec: InputSpec
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int8], list[tuple[str, str]]]:
     """One pass: which items are readable, their labels, and (id, reason) of the unreadable ones."""
     n = len(dataset)
     readable, labels = np.zeros(n, dtype=bool), np.full(n, UNLABELLED, dtype=np.int8)
@@ -95,6 +98,8 @@ def survey(dataset: Dataset, spec: InputSpec) -> tuple[npt.NDArray[np.bool_], np
     for chunk in dataset.chunks(spec, 4096 if dataset.kind == "table" else 64):
         part = slice(position, position + len(chunk))
         readable[part], labels[part] = chunk.readable, chunk.labels
-        unreadable += [(item, reason) for item, reason in zip(chunk.ids, chunk.reasons, strict=True) if reason is not None]
+        unreadable += [
+            (item, reason) for item, reason in zip(chunk.ids, chunk.reasons, strict=True) if reason is not None
+        ]
         position += len(chunk)
     return readable, labels, unreadable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -27,6 +28,7 @@ class Batches(Protocol):
         ...
 
 
+SMALLEST_BATCH = 2  # contrasts need two
 Objective = Callable[[Tensor, Tensor, int], Tensor]  # (x, labels, epoch) → scalar loss
 
 
@@ -62,10 +64,12 @@ def train(
     seed: int,
     checkpoints: Checkpoints,
     reporter: Reporter,
+    memory: deque[float] | None = None,
     stage: str = "train",
 ) -> History:
     """Minimise the objective with Adam; bf16 autocast on a GPU. Leaves the best epoch's weights in `module`.
 
+    `memory` is what the objective carries from batch to batch; it is kept with the checkpoints, like the weights.
     Raises AuditError when the loss stops being finite.
     """
     module.to(device).train()
@@ -73,6 +77,7 @@ def train(
     before = [p.detach().clone() for p in parameters]
     optimizer = torch.optim.Adam(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
     history = History(batch_size=min(schedule.batch_size, len(data)))
+    memory = deque() if memory is None else memory
     best = copy.deepcopy(module.state_dict())
     start = 0
     found = checkpoints.load(stage)
@@ -83,27 +88,35 @@ def train(
         unpack_optimizer(optimizer, state["optimizer"], tensors)
         history = History(state["losses"], state["best_epoch"], state["batch_size"])
         start = state["epoch"]
+        memory.clear()
+        memory.extend(state["memory"])
         reporter.note(f"resuming after epoch {start}")
     with reporter.phase("training", schedule.epochs) as task:
         epoch = start
         while epoch < schedule.epochs:
-            saved = copy.deepcopy((module.state_dict(), optimizer.state_dict()))
+            saved = copy.deepcopy((module.state_dict(), optimizer.state_dict(), list(memory)))
             try:
                 loss = _epoch(module, objective, data, optimizer, history.batch_size, device, seed, epoch)
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
-                if history.batch_size <= 1:
-                    raise AuditError("out of memory even with batches of one", "use smaller images or --device cpu") from error
+                if history.batch_size <= SMALLEST_BATCH:
+                    raise AuditError(
+                        f"out of memory even with batches of {history.batch_size}", "use smaller images or --device cpu"
+                    ) from error
                 module.load_state_dict(saved[0])
                 optimizer.load_state_dict(saved[1])
+                memory.clear()
+                memory.extend(saved[2])
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
-                history.batch_size = max(1, history.batch_size // 2)
+                history.batch_size = max(SMALLEST_BATCH, history.batch_size // 2)
                 reporter.note(f"out of memory: going on with batches of {history.batch_size}")
                 continue
             if not math.isfinite(loss):
-                raise AuditError(f"training diverged: the loss is {loss} in epoch {epoch + 1}", "lower the step with --set lr=1e-4")
+                raise AuditError(
+                    f"training diverged: the loss is {loss} in epoch {epoch + 1}", "lower the step with --set lr=1e-4"
+                )
             history.losses.append(loss)
             epoch += 1
             if epoch > schedule.warmup and (history.best_epoch < 0 or loss < history.losses[history.best_epoch]):
@@ -111,10 +124,12 @@ def train(
                 best = copy.deepcopy(module.state_dict())
             task.update(epoch, f"loss {loss:.4g}")
             if checkpoints.due():
-                _save(checkpoints, stage, module, best, optimizer, history, epoch)
+                _save(checkpoints, stage, module, best, optimizer, history, list(memory), epoch)
     if schedule.keep_best and history.best_epoch >= 0:
         module.load_state_dict(best)
-    history.weight_change = max((float((a - p.detach()).abs().max()) for a, p in zip(before, parameters, strict=True)), default=0.0)
+    history.weight_change = max(
+        (float((a - p.detach()).abs().max()) for a, p in zip(before, parameters, strict=True)), default=0.0
+    )
     module.eval()
     return history
 
@@ -139,8 +154,8 @@ def _epoch(
     order = torch.randperm(len(data), generator=epoch_generator(seed, epoch))
     total, count = 0.0, 0
     module.train()
-    for indices in order.split(batch_size):
-        if len(indices) < 2 <= len(data):
+    for indices in torch.split(order, batch_size):
+        if len(indices) < SMALLEST_BATCH <= len(data):
             continue
         x, labels = data.batch(indices, device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
@@ -160,12 +175,13 @@ def _save(
     best: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     history: History,
+    memory: list[float],
     epoch: int,
 ) -> None:
     scalars, tensors = pack_optimizer(optimizer)
     tensors |= {f"model.{k}": v for k, v in module.state_dict().items()} | {f"best.{k}": v for k, v in best.items()}
     state = {
         "epoch": epoch, "losses": history.losses, "best_epoch": history.best_epoch, "batch_size": history.batch_size,
-        "optimizer": scalars,
+        "optimizer": scalars, "memory": memory,
     }  # fmt: skip
     checkpoints.save(stage, state, tensors)

@@ -15,12 +15,16 @@ from anoaudit.model.session import Session
 
 ITEMS = 64
 TOLERANCE = 1e-3  # of the scores' MAD
-RESOLUTION = 2e-5  # of the score itself: single precision carries no more through a deep graph (our addition for far outliers)
+RESOLUTION = (
+    2e-5  # of the score itself: single precision carries no more through a deep graph (our addition for far outliers)
+)
 
 Decide = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.bool_]]
 
 
-def check_parity(detector: nn.Module, session: Session, items: npt.NDArray[Any], mad: float, decide: Decide, seed: int) -> dict[str, Any]:
+def check_parity(
+    detector: nn.Module, session: Session, items: npt.NDArray[Any], mad: float, decide: Decide, seed: int
+) -> dict[str, Any]:
     """Score the same items one by one, by sevens, at once, permuted and padded; all must agree with torch and each other.
 
     `mad` is the median absolute deviation of the data's scores, `decide` the decisions for scores. Raises AuditError;
@@ -42,7 +46,9 @@ def check_parity(detector: nn.Module, session: Session, items: npt.NDArray[Any],
             )
         changed = int((decide(scores) != decided).sum())
         if changed:
-            raise AuditError(f"the exported model decides {changed} of {len(items)} items differently ({way})", "nothing was written")
+            raise AuditError(
+                f"the exported model decides {changed} of {len(items)} items differently ({way})", "nothing was written"
+            )
         if difference.max() > worst:
             worst, worst_way = float(difference.max()), way
     return {"items": len(items), "max_abs_difference": worst, "where": worst_way, "mad": mad, "decisions_changed": 0}

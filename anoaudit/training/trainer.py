@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,11 +33,19 @@ class Trainer:
     warnings: list[str] = field(default_factory=list)
     history: History | None = None
 
-    def run(self, module: nn.Module, objective: Objective, data: Batches, schedule: Schedule) -> None:
-        """Train, and keep the history for the self-check."""
+    def run(
+        self,
+        module: nn.Module,
+        objective: Objective,
+        data: Batches,
+        schedule: Schedule,
+        memory: deque[float] | None = None,
+    ) -> None:
+        """Train, and keep the history for the self-check. `memory` is what the objective carries from batch to batch."""
         self.history = train(
             module, objective, data, schedule,
             device=self.device, seed=self.seed, checkpoints=self.checkpoints, reporter=self.reporter,
+            memory=memory,
         )  # fmt: skip
 
     def self_check(self, scores: Array) -> dict[str, Any]:
@@ -49,7 +58,9 @@ class Trainer:
             raise AuditError("training failed its self-check: a score is not finite", hint)
         distinct = len(np.unique(scores))
         if distinct < max(3, 0.02 * len(scores)) or float(np.ptp(scores)) == 0.0:
-            raise AuditError(f"training failed its self-check: {distinct} different scores for {len(scores)} items", hint)
+            raise AuditError(
+                f"training failed its self-check: {distinct} different scores for {len(scores)} items", hint
+            )
         facts: dict[str, Any] = {"distinct_scores": distinct, "items": len(scores)}
         if self.history is not None:
             losses = self.history.losses

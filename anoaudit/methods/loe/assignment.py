@@ -21,20 +21,17 @@ class Assignment:
     """The labels y and the loss of a batch under one assignment; `alpha` is the assumed share of anomalous items.
 
     ⌊αB⌋ items are flagged. Where that is none, a running pool of the last ⌈10/α⌉ items says which scores are among the α
-    largest (our choice), so that small batches do not silently train blind.
+    largest (our choice), so that small batches do not silently train blind. The pool outlives epochs, as few items never
+    fill it in one; the training loop keeps it with the checkpoints.
     """
 
     def __init__(self, kind: AssignmentKind, alpha: float, warmup: int = 2) -> None:
         self.kind, self.alpha = kind, alpha
         self.warmup = 0 if kind == "gt" else warmup
-        self._pool: deque[float] = deque(maxlen=math.ceil(10 / alpha) if alpha > 0 else 1)
-        self._epoch = -1
+        self.pool: deque[float] = deque(maxlen=math.ceil(10 / alpha) if alpha > 0 else 1)
 
     def targets(self, normal_B: Tensor, anomaly_B: Tensor, labels_B: Tensor, epoch: int) -> Tensor:
         """y_B: 0 normal, 1 anomalous, ½ for LOE_S; for refine 1 means dropped. `labels_B` (1, 0, −1) matters to `gt` alone."""
-        if epoch != self._epoch:  # a resumed run starts its epoch with an empty pool as well
-            self._pool.clear()
-            self._epoch = epoch
         if self.kind == "gt":
             return (labels_B == 1).to(normal_B.dtype)
         if self.kind == "blind" or epoch < self.warmup or self.alpha == 0:
@@ -54,14 +51,18 @@ class Assignment:
         return ((1 - y_B) * normal_B + y_B * anomaly_B).mean()
 
     def _flag(self, score_B: Tensor) -> Tensor:
-        """bool[B]: the ⌊αB⌋ largest, or those that would be among the α largest of the pool."""
-        count = int(self.alpha * len(score_B) + 1e-9)
+        """bool[B]: the ⌊αB⌋ largest, or those that are among the ⌊αP⌋ largest of the pool."""
+        self.pool.extend(score_B.tolist())
         flagged_B = torch.zeros(len(score_B), dtype=torch.bool, device=score_B.device)
+        count = self._count(len(score_B))
         if count > 0:
             flagged_B[score_B.topk(count).indices] = True
             return flagged_B
-        self._pool.extend(score_B.tolist())
-        among = int(self.alpha * len(self._pool) + 1e-9)
-        if among > 0:
-            flagged_B = score_B >= sorted(self._pool)[-among]
+        among_P = torch.tensor(list(self.pool)).topk(self._count(len(self.pool))).indices
+        among_B = among_P - (len(self.pool) - len(score_B))  # the batch is the pool's end
+        flagged_B[among_B[among_B >= 0].to(flagged_B.device)] = True
         return flagged_B
+
+    def _count(self, size: int) -> int:
+        """⌊α·size⌋, with 0.29·100 being 29."""
+        return int(self.alpha * size + 1e-9)

@@ -102,7 +102,8 @@ class DeepSVDD(nn.Module):
 
     def score(self, x_BD: Tensor) -> Tensor:
         """L_n, the squared distance to c."""
-        return (self.encoder(x_BD).float() - self.center).square().sum(-1)
+        distance_B: Tensor = (self.encoder(x_BD).float() - self.center).square().sum(-1)
+        return distance_B
 
     def losses(self, x_BD: Tensor) -> tuple[Tensor, Tensor]:
         """See LossPair."""

@@ -17,7 +17,9 @@ from anoaudit.training.loop import Batches
 BATCH = 32  # of images
 ROW_BATCH = 8192
 RIDGE = 1e-2  # of the mean variance, added to every channel
-PRIOR_PER_CHANNEL = 4.0  # items' weight of the pooled covariance, a channel: few items must not overfit their own places
+PRIOR_PER_CHANNEL = (
+    4.0  # items' weight of the pooled covariance, a channel: few items must not overfit their own places
+)
 
 
 class Gaussian(nn.Module):
@@ -129,6 +131,7 @@ def alternate(
             score_N = torch.cat([head.score(data.batch(i, device)[0]).cpu() for i in _batches(data, head.gaussian)])
             history.append(float(score_N.mean()))
             task.update(k + 1, f"mean distance {history[-1]:.4g}")
+            assignment.pool.clear()  # the batch is the data: no item counts twice
             new_N = assignment.targets(score_N, torch.zeros_like(score_N), labels_N.cpu(), k)
             if k > 0 and torch.equal(new_N, y_N):
                 break
@@ -142,4 +145,4 @@ def _places(x: Tensor) -> Tensor:
 
 
 def _batches(data: Batches, gaussian: Gaussian) -> tuple[Tensor, ...]:
-    return torch.arange(len(data)).split(BATCH if gaussian.places > 1 else ROW_BATCH)
+    return torch.split(torch.arange(len(data)), BATCH if gaussian.places > 1 else ROW_BATCH)

@@ -23,6 +23,11 @@ from anoaudit.training.trainer import Trainer
 
 EPOCHS, MIN_STEPS = 30, 600  # auto epochs: 30, or as many as make 600 steps, at most 300
 MAX_EPOCHS = 300
+LR, LR_DEEP_SVDD = 1e-3, 3e-4
+SVDD_WIDTHS = (
+    128,
+    64,
+)  # wider than NTL's rule: on a narrow one the centre swallows the anomalies (our choice, by development tables)
 START_ITEMS = 2048
 
 
@@ -68,7 +73,10 @@ def fit(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Modul
     """
     if options.assignment == "gt" and (items.labels < 0).any():
         missing = int((items.labels < 0).sum())
-        raise UsageError(f"--set assignment=gt needs a label for every item; {missing} have none", "give --labels, or use assignment=soft")
+        raise UsageError(
+            f"--set assignment=gt needs a label for every item; {missing} have none",
+            "give --labels, or use assignment=soft",
+        )
     if isinstance(items.spec, TableSpec):
         return _fit_table(items, options, trainer)
     return _fit_images(items, options, trainer)
@@ -84,12 +92,12 @@ def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> n
     rows = items.values()
     torch.manual_seed(trainer.seed)
     inlet = TableInput(items.spec, rows, scaling)
-    name = options.detector or "deep-svdd"
+    name = options.detector
     pair = GaussianVector(inlet.width) if name == "gaussian" else _loss_pair(name, inlet.width, options)
     detector = TableDetector(inlet, pair)
     export(detector, torch.from_numpy(rows[:2]), ("score",))  # pre-flight: fail in seconds, not after training
     with torch.no_grad():
-        features = torch.cat([inlet(part) for part in torch.from_numpy(rows).split(50_000)])
+        features = torch.cat([inlet(part) for part in torch.split(torch.from_numpy(rows), 50_000)])
     data = RowBatches(features, items.labels)
     if isinstance(pair, GaussianVector):
         _alternate(pair, data, options, trainer)
@@ -101,7 +109,7 @@ def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> n
 def _fit_images(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Module:
     backbone: Any = trainer.backbone
     grid = backbone.grid
-    name = options.detector or ("deep-svdd" if grid is None else "gaussian")
+    name = options.detector
     scaling = options.scaling or ("location" if grid is not None and name == "deep-svdd" else "standard")
     if scaling not in ("location", "standard", "none"):
         raise UsageError(f"--set scaling={scaling} is for tables", "use location, standard or none")
@@ -137,9 +145,10 @@ def _image_pair(
 
 
 def _alternate(head: GaussianVector | GaussianMap, data: Batches, options: LoeOptions, trainer: Trainer) -> None:
-    assignment = Assignment(options.assignment, trainer.contamination, warmup=0)
+    kind = options.assignment or "refine"
+    assignment = Assignment(kind, trainer.contamination, warmup=0)
     distances = alternate(head, data, assignment, options.rounds, trainer.device, trainer.reporter)
-    trainer.facts |= {"assignment": options.assignment, "rounds": len(distances), "mean_distances": distances}
+    trainer.facts |= {"assignment": kind, "rounds": len(distances), "mean_distances": distances}
     head.to("cpu")
 
 
@@ -149,7 +158,8 @@ def _train(pair: nn.Module, data: Batches, options: LoeOptions, trainer: Trainer
     steps = math.ceil(len(data) / batch_size)
     epochs = options.epochs or min(MAX_EPOCHS, max(EPOCHS, math.ceil(MIN_STEPS / steps)))
     warmup = min(options.warmup, epochs - 1)
-    assignment = Assignment(options.assignment, trainer.contamination, warmup)
+    kind = options.assignment or "soft"
+    assignment = Assignment(kind, trainer.contamination, warmup)
     first = torch.from_numpy(np.random.default_rng(trainer.seed).permutation(len(data))[:START_ITEMS])
     pair.to(trainer.device)
     pair.start(data.batch(first[: START_ITEMS if default_batch == 128 else 64], trainer.device)[0])  # type: ignore[operator]
@@ -158,18 +168,19 @@ def _train(pair: nn.Module, data: Batches, options: LoeOptions, trainer: Trainer
         normal_B, anomaly_B = pair.losses(x)  # type: ignore[operator]
         return assignment.loss(normal_B, anomaly_B, labels, epoch)
 
-    schedule = Schedule(epochs, batch_size, options.lr, options.weight_decay, warmup)
-    trainer.run(pair, objective, data, schedule)
-    trainer.facts |= {"assignment": options.assignment, "batch_size": batch_size, "epochs": epochs}
+    lr = options.lr or (LR_DEEP_SVDD if options.detector == "deep-svdd" else LR)
+    schedule = Schedule(epochs, batch_size, lr, options.weight_decay, assignment.warmup)
+    trainer.run(pair, objective, data, schedule, assignment.pool)
+    trainer.facts |= {"assignment": kind, "batch_size": batch_size, "epochs": epochs}
     pair.to("cpu")
 
 
 def _loss_pair(name: str, width: int, options: LoeOptions) -> nn.Module:
-    """Widths by METHODS' rule for tables [code]: under 32 features 2D, up to 300 64/32, above 256/64."""
+    """NTL's widths are the authors' fallback rule for tables [code]: under 32 features 2D, up to 300 64/32, above 256/64."""
+    if name == "deep-svdd":
+        return DeepSVDD([width, options.hidden or SVDD_WIDTHS[0], options.out or SVDD_WIDTHS[1]])
     hidden, out = (2 * width, 2 * width) if width < 32 else (64, 32) if width <= 300 else (256, 64)
     hidden, out = options.hidden or hidden, options.out or out
-    if name == "deep-svdd":
-        return DeepSVDD([width, hidden, out])
     encoder = [width, hidden, hidden, hidden, out]
     transform = [width, options.hidden or min(width, 256), width]
     return NTL(options.transforms, transform, encoder, options.transform == "residual", options.temperature)

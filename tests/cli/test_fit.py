@@ -1,0 +1,192 @@
+"""`anoaudit fit` as a user sees it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from .conftest import Fitted, Run, make_table
+
+
+def test_the_planted_rows_lead_the_ranking(table: Fitted) -> None:
+    scores = pl.read_parquet(table.model / "scores.parquet").sort("rank")
+    assert scores["truth"].head(10).sum() >= 9
+    assert "Most anomalous" in table.out
+    assert "AUROC" in table.out
+    assert "\x1b[" not in table.out
+
+
+def test_dropped_columns_are_named(table: Fitted) -> None:
+    assert "site (constant)" in table.err
+
+
+def test_the_model_says_what_it_is(table: Fitted, run: Run) -> None:
+    manifest = json.loads((table.model / "manifest.json").read_text())
+    assert manifest["schema"] == 1
+    assert manifest["method"] == "loe"
+    names = [column["name"] for column in manifest["input"]["columns"]]
+    assert names == ["load", "flow", "mode", "time"]  # neither truth nor id is a feature
+    assert manifest["parity"]["decisions_changed"] == 0
+    shown = run("inspect", table.model)
+    assert shown.code == 0
+    assert manifest["files"]["model.onnx"] in shown.out
+    assert json.loads(run("inspect", table.model, "--json").out) == manifest
+
+
+def test_nothing_of_this_machine_is_in_the_graph(table: Fitted, images: Fitted) -> None:
+    for fitted in (table, images):
+        graph = (fitted.model / "model.onnx").read_bytes()
+        for trace in (b"site-packages", b".py", str(Path.home()).encode(), str(fitted.data.parent).encode()):
+            assert trace not in graph
+
+
+def test_no_checkpoints_stay(table: Fitted) -> None:
+    assert sorted(p.name for p in table.model.parent.iterdir()) == ["labels.csv", "pumps.anoaudit", "pumps.parquet"]
+
+
+def test_blots_lead_the_image_ranking_with_their_place(images: Fitted) -> None:
+    document = json.loads(images.out)
+    worst = sorted((row for row in document["rows"]), key=lambda row: row["rank"])[:3]
+    assert [row["truth"] for row in worst] == [1, 1, 1]
+    assert all(row["why"].startswith("peak x") for row in worst)
+    assert {row["group"] for row in document["rows"]} == {"left", "right"}
+    assert document["summary"]["readable"] == 40
+    assert document["metrics"]["auroc"] == 1.0
+
+
+def test_an_existing_model_is_not_replaced(table: Fitted, run: Run) -> None:
+    done = run("fit", table.data, "-o", table.model)
+    assert done.code == 2
+    assert "--force" in done.err
+
+
+def test_force_never_replaces_what_is_no_model(table: Fitted, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "notes.txt").write_text("keep me")
+    done = run("fit", table.data, "-o", tmp_path / "precious", "--force")
+    assert done.code == 2
+    assert (tmp_path / "precious" / "notes.txt").read_text() == "keep me"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--method", "lo"], "did you mean loe"),
+        (["--set", "epoch=5"], "did you mean epochs"),
+        (["--set", "assignment=gentle"], "one of soft, hard, refine, blind, gt"),
+        (["--set", "epochs"], "name=value"),
+        (["--contamination", "0.7"], "between 0 and 0.5"),
+        (["--columns", "load,nope"], "nope"),
+        (["--truth", "nope"], "neither a column"),
+        (["--labels", "mode"], "labels are 1 (anomaly), 0 (normal)"),
+        (["--set", "assignment=gt"], "needs a label for every item"),
+        (["--train-on", "normal"], "--labels"),
+        (["--backbone", "resnet18"], "is a table"),
+        (["--fail-on", "count"], "not a clause"),
+        (["--fdr", "0.1", "--top-k", "5"], "two rules"),
+        (["--seed", "-1"], "negative"),
+    ],
+)
+def test_wrong_use_is_exit_2_with_a_clear_line(table: Fitted, run: Run, tmp_path: Path, arguments: list[str], says: str) -> None:
+    done = run("fit", table.data, "-o", tmp_path / "m.anoaudit", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "m.anoaudit").exists()
+
+
+def _write(path: Path, frame: pl.DataFrame) -> Path:
+    frame.write_parquet(path)
+    return path
+
+
+def test_unusable_tables_are_exit_3(run: Run, tmp_path: Path) -> None:
+    frame = make_table(60)
+    cases = {
+        "empty": (frame.head(0), "no rows"),
+        "ten": (frame.head(10), "at least 20"),
+        "constant": (pl.DataFrame({"a": [1.0] * 60, "b": ["x"] * 60}), "no usable column"),
+        "same": (pl.DataFrame({"a": [1.0] * 59 + [2.0]}), "self-check"),
+    }
+    for name, (data, says) in cases.items():
+        done = run("fit", _write(tmp_path / f"{name}.parquet", data), "-o", tmp_path / f"{name}.anoaudit")
+        assert done.code == 3, (name, done.err)
+        assert says in done.err
+        assert "Traceback" not in done.err
+        assert not (tmp_path / f"{name}.anoaudit").exists()
+    assert run("fit", tmp_path / "missing.parquet").code == 3
+
+
+def test_under_fifty_rows_nothing_is_flagged_and_it_says_so(run: Run, tmp_path: Path) -> None:
+    data = _write(tmp_path / "few.parquet", make_table(40, 3).drop("anomaly"))
+    done = run("fit", data, "-o", tmp_path / "few.anoaudit")
+    assert done.code == 0
+    assert "50 are needed" in done.out
+    assert pl.read_parquet(tmp_path / "few.anoaudit" / "scores.parquet")["p_value"].null_count() == 40
+
+
+def test_wild_columns_are_survived_and_named(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    n = 200
+    wild = pl.DataFrame(
+        {
+            "value": np.where(np.arange(n) % 50 == 0, np.inf, rng.normal(size=n)),
+            "gap": [None if i % 7 == 0 else float(v) for i, v in enumerate(rng.normal(size=n))],
+            "huge": rng.normal(size=n) * 1e300,
+            "epoch": 1.7e9 + rng.uniform(0, 1e5, n),
+            "empty": pl.Series([None] * n, dtype=pl.Float64),
+            "same": [7] * n,
+            "id": [f"u{i}" for i in range(n)],
+            "counter": range(n),
+            "flag": rng.choice([True, False], n),
+            "kind": ["a", "b", None, "b"] * (n // 4),
+            "when": pl.Series(rng.integers(0, 10**9, n)).cast(pl.Datetime("ms")),
+        }
+    )
+    done = run("fit", _write(tmp_path / "wild.parquet", wild), "-o", tmp_path / "w.anoaudit", "--format", "json")
+    assert done.code == 0, done.err
+    for name in ("empty", "same", "id", "counter"):
+        assert f"{name} (" in done.err
+    rows = json.loads(done.out)["rows"]
+    assert len(rows) == n
+    assert all(np.isfinite(row["score"]) for row in rows)
+
+
+@pytest.mark.parametrize("arguments", [["detector=deep-svdd"], ["detector=ntl", "epochs=3"], ["assignment=blind"], ["assignment=soft"]])
+def test_every_loss_pair_fits_and_exports(run: Run, tmp_path: Path, arguments: list[str]) -> None:
+    data = _write(tmp_path / "t.parquet", make_table(120, 5))
+    options = [word for pair in arguments for word in ("--set", pair)]
+    done = run("fit", data, "--truth", "anomaly", "--exclude", "key", "-o", tmp_path / "t.anoaudit", *options)
+    assert done.code == 0, done.err
+
+
+def test_labels_as_supervision(run: Run, tmp_path: Path) -> None:
+    data = _write(tmp_path / "t.parquet", make_table(400, 12))
+    for more in (["--set", "assignment=gt"], ["--train-on", "normal"]):
+        done = run("fit", data, "--labels", "anomaly", "-o", tmp_path / "t.anoaudit", "--force", *more)
+        assert done.code == 0, done.err
+        manifest = json.loads((tmp_path / "t.anoaudit" / "manifest.json").read_text())
+        assert manifest["calibration"]["kind"] == "conformal-clean"
+        assert "anomaly" not in [column["name"] for column in manifest["input"]["columns"]]
+        assert "controlled" in done.out
+
+
+def test_same_seed_same_model_and_scores(table: Fitted, run: Run, tmp_path: Path) -> None:
+    done = run("fit", table.data, "--truth", "anomaly", "--id-column", "key", "-o", tmp_path / "again.anoaudit")
+    assert done.code == 0
+    for name in ("model.onnx", "calibration.parquet"):
+        assert (tmp_path / "again.anoaudit" / name).read_bytes() == (table.model / name).read_bytes()
+    columns = ["id", "score", "p_value", "flagged", "rank", "why"]
+    first, second = (pl.read_parquet(m / "scores.parquet").select(columns) for m in (table.model, tmp_path / "again.anoaudit"))
+    assert first.equals(second)
+
+
+def test_fail_on_names_the_clause_and_still_writes_the_model(table: Fitted, run: Run, tmp_path: Path) -> None:
+    done = run("fit", table.data, "--truth", "anomaly", "-o", tmp_path / "m.anoaudit", "--top-k", "5", "--fail-on", "count>4")
+    assert done.code == 1
+    assert "count>4: 5 flagged" in done.err
+    assert (tmp_path / "m.anoaudit" / "manifest.json").exists()
