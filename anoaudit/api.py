@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anoaudit import __version__
-from anoaudit.errors import AuditError, UsageError
+from anoaudit.errors import AnoauditError, AuditError, UsageError
 from anoaudit.progress import Reporter
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def fit(
         _require_replaceable(path)
     _require_fit_packages()
 
+    from anoaudit.training.checkpoint import discard, discard_if_fresh
     from anoaudit.training.fitting import FitSettings, fit_detector
 
     settings = FitSettings(
@@ -109,11 +110,14 @@ def fit(
         {key: parsing.parse_value(value) for key, value in parsing.parse_pairs("--backbone-arg", backbone_args).items()},
     )  # fmt: skip
     part = path.with_name(path.name + ".part")
-    fitted, checkpoints = fit_detector(dataset, settings, part, resume, limit.exceeded, reporter)
-
-    table = _audit(path.name, dataset, settings, fitted, part / SCORES, rule, truth is not None, reporter)
-    _write(path, dataset, settings, fitted, table)
-    checkpoints.remove()
+    try:
+        fitted = fit_detector(dataset, settings, part, resume, limit.exceeded, reporter)
+        table = _audit(path.name, dataset, settings, fitted, part / SCORES, rule, truth is not None, reporter)
+        _write(path, dataset, settings, fitted, table)
+    except AnoauditError:
+        discard_if_fresh(part)  # an error before the first checkpoint leaves nothing worth resuming
+        raise
+    discard(part)
     reporter.note(f"model written to {path}")
     return _result(ScoreTable.open(path / SCORES), clauses, limit)
 

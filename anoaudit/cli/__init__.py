@@ -74,8 +74,8 @@ def _run(arguments: list[str], debug: bool) -> int:
         return 130
     except BrokenPipeError:
         return _quiet_pipe(0)
-    except Exception as error:
-        if debug:
+    except BaseException as error:  # polars' Rust panics are no Exception; Python's own exit code 1 must not leak
+        if debug or isinstance(error, SystemExit):
             raise
         line = (str(error).splitlines() or [""])[0][:300]
         _say(f"error: {type(error).__name__}: {line}", "this is a bug; run again with --debug and report it")

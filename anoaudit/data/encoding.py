@@ -138,7 +138,8 @@ def _numeric(values: pl.Series, kind: str, form: str) -> ColumnRule:
     mad = float(np.median(away)) * 1.4826
     if mad == 0.0:  # more than half the values are equal: the mean deviation still has a scale
         mad = float(np.mean(away)) * 1.2533
-    return ColumnRule(name=values.name, kind=rule.kind, format=form, median=middle, mad=min(mad * top, LARGEST))
+    missing = 1.0 - len(finite) / max(len(numbers), 1)
+    return ColumnRule(values.name, rule.kind, (), form, middle, min(mad * top, LARGEST), (missing,))
 
 
 def encode(

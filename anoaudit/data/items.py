@@ -65,13 +65,14 @@ class ColumnRule:
     format: str = ""  # of date-times that are text
     median: float = 0.0  # of the training rows, for `why`
     mad: float = 0.0  # median absolute deviation × 1.4826, for `why`
-    frequencies: tuple[float, ...] = ()  # of the categories, then of missing, for `why` and for scaling
+    frequencies: tuple[float, ...] = ()  # shares of the categories (if any), then of missing values, for `why`
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; empty fields are left out."""
         values: dict[str, Any] = {"name": self.name, "kind": self.kind, "median": self.median, "mad": self.mad}
         if self.kind == "categorical":
             values["categories"] = list(self.categories)
+        if self.frequencies:
             values["frequencies"] = list(self.frequencies)
         if self.format:
             values["format"] = self.format

@@ -30,7 +30,8 @@ def render_card(manifest: Manifest, name: str) -> str:
         "",
         f"* **Fitted on** {training['items']} of {manifest.data['rows']} items of `{manifest.data['name']}` "
         f"(fingerprint `{manifest.data['fingerprint'][:16]}`), {training['held_out']} kept out for calibration.",
-        f"* **Assumed share of anomalies** {training['contamination']:g}; trained on {training['train_on']} items; seed {training['seed']}.",
+        f"* **Assumed share of anomalies** {training['contamination']:g}; "
+        f"trained on {training['train_on']} items; seed {training['seed']}.",
         f"* **Input** {_input(manifest)}",
         f"* **Backbone** {_backbone(manifest.backbone)}",
         f"* **p-values** {CALIBRATIONS[values['kind']].format(**values)}.",

@@ -134,6 +134,10 @@ def make_backbone(options: BackboneOptions, strides: list[int] | None) -> tuple[
 
 
 def _create(timm: Any, name: str, arguments: dict[str, Any]) -> Any:
+    if ":" in name:  # timm would fetch the description of an hf-hub: model, retrying for most of a minute
+        raise UsageError(
+            f"--backbone {name} is no name of a timm model", "name a timm model, and its file with --weights"
+        )
     try:
         return timm.create_model(name, pretrained=False, **{"num_classes": 0, **arguments})
     except RuntimeError as error:

@@ -74,7 +74,7 @@ def read_weights(path: Path) -> Weights:
 
 def _input_facts(metadata: dict[str, str]) -> dict[str, Any]:
     """mean, std and size as metadata keys of their own, or within `input`: `RGB 224 scaled to [-1,1] (mean=std=0.5)`."""
-    inputs = {key: parse_value(metadata[key]) for key in ("mean", "std", "size") if key in metadata}
+    inputs: dict[str, Any] = {key: parse_value(metadata[key]) for key in ("mean", "std", "size") if key in metadata}
     text = metadata.get("input", "")
     both = re.search(r"mean\s*=\s*std\s*=\s*([0-9.]+)", text)
     if both:

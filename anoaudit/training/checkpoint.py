@@ -94,9 +94,16 @@ class Checkpoints:
                 f"{self.folder} cannot be written: {error}", "free some space, then go on with --resume"
             ) from error
 
-    def remove(self) -> None:
-        """After a finished fit nothing stays behind."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def discard(folder: Path) -> None:
+    """After a finished fit nothing stays behind."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def discard_if_fresh(folder: Path) -> None:
+    """Remove the folder unless it holds a checkpoint to go on from."""
+    if not (folder / STATE).exists():
+        discard(folder)
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]]:

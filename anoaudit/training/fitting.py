@@ -69,7 +69,7 @@ def fit_detector(
     resume: bool,
     too_many: Callable[[int, int], bool],
     reporter: Reporter,
-) -> tuple[Fitted, Checkpoints]:
+) -> Fitted:
     """Train, check, export, compare, calibrate. `too_many(unreadable, rows)` says when the input is not worth training on.
 
     Raises UsageError and AuditError; the checkpoints in `part` stay until the caller has written the model.
@@ -94,7 +94,7 @@ def fit_detector(
         f"({int(split.held_out.sum())} kept out), {device.type}, seed {settings.seed}"
     )
     detector = settings.method.load()(items, settings.options, trainer)
-    return _finish(detector, items, settings, trainer, backbone_facts), checkpoints
+    return _finish(detector, items, settings, trainer, backbone_facts)
 
 
 def _finish(

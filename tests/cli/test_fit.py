@@ -91,7 +91,9 @@ def test_force_never_replaces_what_is_no_model(table: Fitted, run: Run, tmp_path
         (["--seed", "-1"], "negative"),
     ],
 )
-def test_wrong_use_is_exit_2_with_a_clear_line(table: Fitted, run: Run, tmp_path: Path, arguments: list[str], says: str) -> None:
+def test_wrong_use_is_exit_2_with_a_clear_line(
+    table: Fitted, run: Run, tmp_path: Path, arguments: list[str], says: str
+) -> None:
     done = run("fit", table.data, "-o", tmp_path / "m.anoaudit", *arguments)
     assert (done.code, done.out) == (2, "")
     assert says in done.err
@@ -156,7 +158,9 @@ def test_wild_columns_are_survived_and_named(run: Run, tmp_path: Path) -> None:
     assert all(np.isfinite(row["score"]) for row in rows)
 
 
-@pytest.mark.parametrize("arguments", [["detector=deep-svdd"], ["detector=ntl", "epochs=3"], ["assignment=blind"], ["assignment=soft"]])
+@pytest.mark.parametrize(
+    "arguments", [["detector=deep-svdd"], ["detector=ntl", "epochs=3"], ["assignment=blind"], ["assignment=soft"]]
+)
 def test_every_loss_pair_fits_and_exports(run: Run, tmp_path: Path, arguments: list[str]) -> None:
     data = _write(tmp_path / "t.parquet", make_table(120, 5))
     options = [word for pair in arguments for word in ("--set", pair)]
@@ -181,12 +185,16 @@ def test_same_seed_same_model_and_scores(table: Fitted, run: Run, tmp_path: Path
     for name in ("model.onnx", "calibration.parquet"):
         assert (tmp_path / "again.anoaudit" / name).read_bytes() == (table.model / name).read_bytes()
     columns = ["id", "score", "p_value", "flagged", "rank", "why"]
-    first, second = (pl.read_parquet(m / "scores.parquet").select(columns) for m in (table.model, tmp_path / "again.anoaudit"))
+    first, second = (
+        pl.read_parquet(m / "scores.parquet").select(columns) for m in (table.model, tmp_path / "again.anoaudit")
+    )
     assert first.equals(second)
 
 
 def test_fail_on_names_the_clause_and_still_writes_the_model(table: Fitted, run: Run, tmp_path: Path) -> None:
-    done = run("fit", table.data, "--truth", "anomaly", "-o", tmp_path / "m.anoaudit", "--top-k", "5", "--fail-on", "count>4")
+    done = run(
+        "fit", table.data, "--truth", "anomaly", "-o", tmp_path / "m.anoaudit", "--top-k", "5", "--fail-on", "count>4"
+    )
     assert done.code == 1
     assert "count>4: 5 flagged" in done.err
     assert (tmp_path / "m.anoaudit" / "manifest.json").exists()

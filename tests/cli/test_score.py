@@ -34,7 +34,11 @@ main(sys.argv[1:])
 def test_scoring_and_reporting_never_import_torch(table: Fitted, images: Fitted, tmp_path: Path) -> None:
     for fitted in (table, images):
         out = tmp_path / "scores.parquet"
-        for arguments in (["score", fitted.data, "-m", fitted.model, "-o", out], ["report", out], ["inspect", fitted.model]):
+        for arguments in (
+            ["score", fitted.data, "-m", fitted.model, "-o", out],
+            ["report", out],
+            ["inspect", fitted.model],
+        ):
             done = subprocess.run([sys.executable, "-c", BLOCKED, *map(str, arguments)], capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
 
@@ -71,12 +75,23 @@ def test_every_format_holds_the_same_rows(table: Fitted, run: Run, tmp_path: Pat
     assert pl.read_parquet(tmp_path / "s.parquet")["score"].to_list() == [row["score"] for row in lines]
     assert pl.read_csv(tmp_path / "s.csv")["score"].to_list() == [row["score"] for row in lines]
     assert document["schema_version"] == 1
-    assert set(document["summary"]) >= {"rows", "readable", "unreadable", "ignored", "flagged", "rule", "threshold", "calibration", "model"}
+    assert set(document["summary"]) >= {
+        "rows",
+        "readable",
+        "unreadable",
+        "ignored",
+        "flagged",
+        "rule",
+        "threshold",
+        "calibration",
+        "model",
+    }
     assert document["metrics"]["auroc"] > 0.9
 
 
 @pytest.mark.parametrize(
-    ("clause", "code"), [("count>1000", 0), ("count>3", 1), ("rate>0.5%", 1), ("rate>50%", 0), ("score>=0", 1), ("unreadable>0", 0)]
+    ("clause", "code"),
+    [("count>1000", 0), ("count>3", 1), ("rate>0.5%", 1), ("rate>50%", 0), ("score>=0", 1), ("unreadable>0", 0)],
 )
 def test_fail_on(table: Fitted, run: Run, clause: str, code: int) -> None:
     done = run("score", table.data, "-m", table.model, "--top-k", "4", "--fail-on", clause, "--fail-on", "count>2000")
@@ -120,10 +135,14 @@ def test_missing_and_wrong_columns(table: Fitted, run: Run, tmp_path: Path) -> N
 def test_unseen_categories_and_holes_are_scored(table: Fitted, run: Run, tmp_path: Path) -> None:
     frame = pl.read_parquet(table.data).head(5)
     odd = frame.with_columns(
-        mode=pl.Series(["run", "warp", None, "idle", "run"]), load=pl.Series([50.0, 50.0, 50.0, np.inf, None], strict=False)
+        mode=pl.Series(["run", "warp", None, "idle", "run"]),
+        load=pl.Series([50.0, 50.0, 50.0, np.inf, None], strict=False),
     )
     odd.write_parquet(tmp_path / "odd.parquet")
-    rows = [json.loads(line) for line in run("score", tmp_path / "odd.parquet", "-m", table.model, "-f", "ndjson").out.splitlines()]
+    rows = [
+        json.loads(line)
+        for line in run("score", tmp_path / "odd.parquet", "-m", table.model, "-f", "ndjson").out.splitlines()
+    ]
     assert all(np.isfinite(row["score"]) for row in rows)
     assert "unseen value" in rows[1]["why"]
     assert "missing" in rows[2]["why"]

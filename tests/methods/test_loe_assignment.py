@@ -62,7 +62,9 @@ def test_warm_up_is_blind_and_gt_has_none(kind):
     assert Assignment("gt", 0.2).loss(normal, anomaly, labels, 0) == anomaly.mean()
 
 
-@pytest.mark.parametrize(("size", "alpha", "count"), [(10, 0.1, 1), (19, 0.1, 1), (20, 0.1, 2), (100, 0.29, 29), (3, 0.34, 1)])
+@pytest.mark.parametrize(
+    ("size", "alpha", "count"), [(10, 0.1, 1), (19, 0.1, 1), (20, 0.1, 2), (100, 0.29, 29), (3, 0.34, 1)]
+)
 def test_flagged_are_floor_alpha_b(size, alpha, count):
     normal, anomaly = losses(size, 3)
     y = Assignment("hard", alpha, warmup=0).targets(normal, anomaly, UNKNOWN.expand(size), 0)
@@ -84,7 +86,9 @@ def test_refine_drops_by_normal_and_the_others_rank_by_the_difference():
 @pytest.mark.parametrize("kind", ["soft", "hard", "refine", "blind"])
 def test_alpha_zero_is_blind(kind):
     normal, anomaly = losses(50, 4)
-    assert float(Assignment(kind, 0.0).loss(normal, anomaly, UNKNOWN.expand(50), 9)) == pytest.approx(float(normal.mean()))
+    assert float(Assignment(kind, 0.0).loss(normal, anomaly, UNKNOWN.expand(50), 9)) == pytest.approx(
+        float(normal.mean())
+    )
 
 
 @pytest.mark.parametrize("kind", ["soft", "hard", "refine"])

@@ -63,7 +63,11 @@ def test_epoch_seconds_keep_their_hundredths(scaling):
     start = 1.7e9
     train = start + RNG.uniform(0, 60, 100)
     first, second = column(train, [start + 12.34, start + 12.35], scaling)
-    unit = {"standard": np.std(train), "robust": np.subtract(*np.quantile(train, [0.75, 0.25])) / 1.349, "minmax": np.ptp(train)}
+    unit = {
+        "standard": np.std(train),
+        "robust": np.subtract(*np.quantile(train, [0.75, 0.25])) / 1.349,
+        "minmax": np.ptp(train),
+    }
     assert second > first
     assert second - first == pytest.approx(0.01 / unit[scaling], rel=1e-2)
 
@@ -112,7 +116,9 @@ def test_categories_against_the_reference():
 
 def test_columns_keep_their_places():
     spec = TableSpec((COLOURS, NUMERIC, ColumnRule("c2", "categorical", ("a",)), ColumnRule("y", "boolean")))
-    rows = np.column_stack([RNG.integers(0, 2, 50), RNG.normal(size=50), np.zeros(50), RNG.integers(0, 2, 50)]).astype(float)
+    rows = np.column_stack([RNG.integers(0, 2, 50), RNG.normal(size=50), np.zeros(50), RNG.integers(0, 2, 50)]).astype(
+        float
+    )
     whole = run(spec, rows, rows)
     assert whole.shape == (50, 2 + 4 + 3)
     assert np.allclose(whole[:, 0], column(rows[:, 1], rows[:, 1]))

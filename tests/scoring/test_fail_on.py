@@ -36,9 +36,9 @@ def test_clauses(text: str, expected: bool) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "count", "count>", ">3", "count=3", "count==3", "count<3", "count<=3", "rate>1", "count>3%", "score>3%", "Rate>1%", "rows>1",
-     "count>1e", "count>.", "count>--1", "count>1.2.3", "count>nan", "count>inf", "score>1e999", "rate>101%", "rate>-1%", "unreadable>200%",
-     "count>1 or rate>1%", "count>1,rate>2%", "count>1\nx", "count>>1", "count>٣"],
+    ["", "count", "count>", ">3", "count=3", "count==3", "count<3", "count<=3", "rate>1", "count>3%", "score>3%", "Rate>1%",
+     "rows>1", "count>1e", "count>.", "count>--1", "count>1.2.3", "count>nan", "count>inf", "score>1e999", "rate>101%", "rate>-1%",
+     "unreadable>200%", "count>1 or rate>1%", "count>1,rate>2%", "count>1\nx", "count>>1", "count>٣"],
 )  # fmt: skip
 def test_bad_clauses(text: str) -> None:
     with pytest.raises(UsageError, match="--fail-on") as caught:

@@ -30,7 +30,7 @@ class LoeOptions:
         "spatial", "images: maps of features, or one pooled vector an image"
     )
     strides: tuple[int, ...] = option(
-        (8, 16), "images: which stages of the backbone make spatial features, by their stride"
+        (8, 16), "images: which stages of the backbone make spatial features, by their stride", 1, 64
     )
     locations: int = option(
         128, "images, deep-svdd and ntl: random places of each image trained on (all are scored)", 1, 100_000

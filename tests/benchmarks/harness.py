@@ -1,0 +1,113 @@
+"""What benchmark scripts share: options, a resumable JSON file of results, running the program as a user does.
+
+A script gives its cells (name → settings); each finished cell is written at once, so a stopped run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+SHARED = Path(os.environ.get("ANOAUDIT_SHARED", Path(__file__).parents[3] / "shared"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    only: tuple[str, ...]
+    seeds: int
+    budget: str
+    fresh: bool
+
+
+def settings(description: str, seeds: int) -> Settings:
+    """`--only NAMES --seeds N --budget quick|full --fresh`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--only", default="", help="names, with commas")
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--budget", choices=("quick", "full"), default="quick")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier results")
+    given = parser.parse_args()
+    return Settings(tuple(filter(None, given.only.split(","))), given.seeds, given.budget, given.fresh)
+
+
+class Results:
+    """`results/NAME.json`: machine, versions, settings, cells, and whether all cells are there."""
+
+    def __init__(self, name: str, given: Settings) -> None:
+        self.path = RESULTS / f"{name}.json"
+        self.cells: dict[str, Any] = {}
+        if self.path.exists() and not given.fresh:
+            self.cells = json.loads(self.path.read_text())["cells"]
+
+    def run(self, wanted: Iterable[str], measure: Callable[[str], Any], asked: int) -> None:
+        """Measure each wanted cell that is not there yet; `asked` is the number of cells of the whole grid."""
+        for name in wanted:
+            if name not in self.cells:
+                print(f"… {name}", file=sys.stderr, flush=True)
+                self.cells[name] = measure(name)
+                self._write(asked)
+        self._write(asked)
+
+    def _write(self, asked: int) -> None:
+        names = ("torch", "timm", "onnxruntime-gpu", "numpy", "polars", "scikit-learn")
+        document = {
+            "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
+            "versions": {name: version(name) for name in names if _installed(name)},
+            "complete": len(self.cells) >= asked,
+            "cells": self.cells,
+        }
+        RESULTS.mkdir(exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(document, indent=1) + "\n")
+        temporary.rename(self.path)
+
+
+def anoaudit(*arguments: object) -> tuple[str, float, float]:
+    """Run the program; (stdout, wall seconds, peak MiB of the process). Raises on exit 2 and 3."""
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "anoaudit", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        out = process.stdout.read()
+        said = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in (0, 1):
+        raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}\n{said}")
+    return out, time.perf_counter() - start, usage.ru_maxrss / 1024
+
+
+def print_table(head: list[str], rows: list[list[str]]) -> None:
+    """Markdown, so that it can be pasted."""
+    print("| " + " | ".join(head) + " |")
+    print("|" + "---|" * len(head))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+def _installed(name: str) -> bool:
+    try:
+        version(name)
+    except Exception:
+        return False
+    return True
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

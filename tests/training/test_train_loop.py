@@ -1,0 +1,320 @@
+"""The training loop: best epoch, resume bit by bit, back-off, divergence; checkpoints; the self-check."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny_items import CPU, Notes, Rows, trainer_in
+from torch import nn
+
+from anoaudit.errors import AuditError, UsageError
+from anoaudit.methods.loe.assignment import Assignment
+from anoaudit.training import checkpoint
+from anoaudit.training.checkpoint import Checkpoints, pack_optimizer, unpack_optimizer
+from anoaudit.training.loop import Batches, History, Schedule, train
+
+X: Batches = Rows(torch.randn(41, 3, generator=torch.Generator().manual_seed(0)))
+SCHEDULE = Schedule(epochs=6, batch_size=8, lr=1e-2, weight_decay=1e-3, warmup=2)
+
+
+def network() -> nn.Module:
+    """With dropout and batch normalisation: random numbers and buffers must come back as well."""
+    torch.manual_seed(7)
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 2))
+
+
+def run(module, objective, folder, *, resume=False, schedule=SCHEDULE, data=X, memory=None, notes=None, settings=None):
+    checkpoints = Checkpoints(folder, settings or {"a": 1}, resume)
+    return train(
+        module,
+        objective,
+        data,
+        schedule,
+        device=CPU,
+        seed=3,
+        checkpoints=checkpoints,
+        reporter=notes or Notes(),
+        memory=memory,
+    )
+
+
+def squares(module):
+    return lambda x, labels, epoch: module(x).square().sum(1).mean()
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+
+@pytest.fixture
+def always_due(monkeypatch):
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+
+
+def test_it_learns_and_repeats_bit_by_bit(tmp_path):
+    first, second = network(), network()
+    history = run(first, squares(first), tmp_path / "a")
+    run(second, squares(second), tmp_path / "b")
+    assert same(first, second)
+    assert history.losses[-1] < history.losses[0]
+    assert len(history.losses) == 6
+    assert history.weight_change > 0
+    assert not first.training
+
+
+def test_the_steps_are_adams(tmp_path):
+    """Against a bare loop with the same order."""
+    from anoaudit.training.device import epoch_generator
+
+    module, other = nn.Linear(3, 1), nn.Linear(3, 1)
+    other.load_state_dict(module.state_dict())
+    schedule = Schedule(2, 8, 1e-2, keep_best=False)
+    history = run(module, squares(module), tmp_path, schedule=schedule)
+    optimizer = torch.optim.Adam(other.parameters(), lr=1e-2)
+    for epoch in range(2):
+        order, losses = torch.randperm(41, generator=epoch_generator(3, epoch)), []
+        for start in range(0, 40, 8):  # the last batch would hold one item
+            loss = other(X.batch(order[start : start + 8], CPU)[0]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert history.losses[epoch] == pytest.approx(sum(losses) / 5, rel=1e-6)
+    assert same(module, other)
+
+
+def test_the_best_epoch_after_the_warm_up_is_kept(tmp_path):
+    module = nn.Linear(1, 1, bias=False)
+    wanted = [0.0, 9.0, 5.0, 3.0, 7.0]
+    after = []
+
+    def objective(x, labels, epoch):
+        if len(after) <= epoch:
+            after.append([])
+        after[epoch].append(module.weight.item())
+        return wanted[epoch] + module.weight.sum() * 1e-3
+
+    data = Rows(torch.zeros(4, 1))
+    history = run(module, objective, tmp_path, schedule=Schedule(5, 4, 1e-2, warmup=2), data=data)
+    assert history.best_epoch == 3
+    assert module.weight.item() == after[4][0]  # what epoch 5 started from
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path, always_due, stop):
+    whole, broken = network(), network()
+    history = run(whole, squares(whole), tmp_path / "whole")
+
+    def failing(x, labels, epoch):
+        if epoch == stop and not failing.calls:
+            raise KeyboardInterrupt
+        failing.calls -= epoch == stop
+        return squares(broken)(x, labels, epoch)
+
+    failing.calls = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, failing, tmp_path / "part")
+    again, notes = network(), Notes()
+    resumed = run(again, squares(again), tmp_path / "part", resume=True, notes=notes)
+    assert notes.lines == [f"resuming after epoch {stop}"]
+    assert same(whole, again)
+    assert resumed == history
+
+
+def test_the_pool_is_resumed_too(tmp_path, always_due):
+    def prepared():
+        module = network()
+        return module, Assignment("hard", 0.04, warmup=1)
+
+    def objective(module, assignment, stop=-1):
+        def loss(x, labels, epoch):
+            if epoch == stop:
+                raise KeyboardInterrupt
+            normal = module(x).square().sum(1)
+            return assignment.loss(normal, 1 / (normal + 0.1), labels, epoch)
+
+        return loss
+
+    whole, assignment = prepared()
+    run(whole, objective(whole, assignment), tmp_path / "whole", memory=assignment.pool)
+    assert len(assignment.pool) == 5 * 40
+    broken, assignment = prepared()
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, objective(broken, assignment, 4), tmp_path / "part", memory=assignment.pool)
+    again, assignment = prepared()
+    run(again, objective(again, assignment), tmp_path / "part", memory=assignment.pool, resume=True)
+    assert same(whole, again)
+
+
+def test_a_finished_stage_is_not_trained_again(tmp_path, always_due):
+    first, second = network(), network()
+    run(first, squares(first), tmp_path)
+
+    def never(x, labels, epoch):
+        raise AssertionError
+
+    run(second, never, tmp_path, resume=True)
+    assert same(first, second)
+
+
+def test_out_of_memory_halves_the_batch_and_starts_the_epoch_again(tmp_path):
+    def with_failure(module, pool):
+        def objective(x, labels, epoch):
+            pool.append(float(epoch))
+            if epoch == 2 and len(x) == 8:
+                objective.calls += 1
+                if objective.calls == 3:
+                    raise torch.OutOfMemoryError("no memory")
+            return squares(module)(x, labels, epoch)
+
+        objective.calls = 0
+        return objective
+
+    results = []
+    for folder in ("a", "b"):
+        module, notes, pool = network(), Notes(), Assignment("soft", 0.1).pool
+        history = run(module, with_failure(module, pool), tmp_path / folder, notes=notes, memory=pool)
+        assert notes.lines == ["out of memory: going on with batches of 4"]
+        assert history.batch_size == 4
+        assert len(history.losses) == 6
+        assert list(pool).count(2.0) == 10  # nothing of the failed attempt
+        results.append(module)
+    assert same(*results)
+
+    # From the epoch's start: two epochs of eights and the rest of fours give the same bits.
+    module, history = network(), None
+    start = Checkpoints(tmp_path / "c", {"a": 1}, False)
+    start.due = lambda: True  # type: ignore[method-assign]
+    train(
+        module,
+        squares(module),
+        X,
+        Schedule(2, 8, 1e-2, 1e-3, 2),
+        device=CPU,
+        seed=3,
+        checkpoints=start,
+        reporter=Notes(),
+    )
+    path = tmp_path / "c" / "state.json"
+    state = json.loads(path.read_text())
+    state["stages"]["train"]["state"]["batch_size"] = 4
+    path.write_text(json.dumps(state))
+    again = network()
+    history = run(again, squares(again), tmp_path / "c", resume=True)
+    assert history.batch_size == 4
+    assert same(again, results[0])
+
+
+def test_out_of_memory_has_an_end(tmp_path):
+    module, sizes = network(), []
+
+    def objective(x, labels, epoch):
+        sizes.append(len(x))
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    with pytest.raises(AuditError, match="even with batches of 2"):
+        run(module, objective, tmp_path)
+    assert sizes == [8, 4, 2]
+
+
+def test_other_errors_are_not_memory(tmp_path):
+    def objective(x, labels, epoch):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run(network(), objective, tmp_path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_divergence_is_an_error(tmp_path, value):
+    module = network()
+    with pytest.raises(AuditError, match="diverged.*epoch 2"):
+        run(module, lambda x, labels, epoch: module(x).sum() * (value if epoch else 1.0), tmp_path)
+
+
+def test_another_run_is_not_resumed(tmp_path, always_due):
+    module = network()
+    run(module, squares(module), tmp_path, settings={"seed": 1, "lr": 0.1})
+    with pytest.raises(UsageError, match="--resume: lr differs"):
+        Checkpoints(tmp_path, {"seed": 1, "lr": 0.2}, resume=True)
+    assert Checkpoints(tmp_path, {"seed": 1, "lr": 0.1}, resume=True).load("train") is not None
+    assert Checkpoints(tmp_path, {"seed": 1, "lr": 0.1}, resume=True).load("other") is None
+    assert Checkpoints(tmp_path, {"seed": 1, "lr": 0.2}, resume=False).load("train") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_to_resume_starts_anew(tmp_path):
+    assert Checkpoints(tmp_path / "new", {}, resume=True).load("train") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"settings": 3, "stages": {}}', '{"settings": {"a": 1}}'])
+def test_a_damaged_state_is_one_line(tmp_path, text):
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(AuditError, match="damaged"):
+        Checkpoints(tmp_path, {"a": 1}, resume=True)
+
+
+def test_checkpoints_save_and_load(tmp_path):
+    tensors = {"w": torch.randn(3, 4), "view": torch.randn(4, 3).T, "n": torch.tensor(5)}
+    checkpoints = Checkpoints(tmp_path, {"a": (1, 2)}, False)
+    for epoch in (1, 2):
+        checkpoints.save("train", {"epoch": epoch, "x": 0.1 + 0.2}, {k: v * epoch for k, v in tensors.items()})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json", "train-2.safetensors"]
+    state, found = Checkpoints(tmp_path, {"a": [1, 2]}, True).load("train")
+    assert state == {"epoch": 2, "x": 0.1 + 0.2}
+    assert all(torch.equal(found[k], 2 * v) for k, v in tensors.items())
+    (tmp_path / "train-2.safetensors").write_bytes(b"xx")
+    with pytest.raises(AuditError, match="damaged"):
+        Checkpoints(tmp_path, {"a": [1, 2]}, True).load("train")
+    checkpoints.remove()
+    assert not tmp_path.exists()
+
+
+def test_optimiser_state_survives_the_trip():
+    module = network()
+    optimizer = torch.optim.Adam(module.parameters())
+    squares(module)(X.batch(torch.arange(8), CPU)[0], None, 0).backward()
+    optimizer.step()
+    scalars, tensors = pack_optimizer(optimizer)
+    other = torch.optim.Adam(network().parameters())
+    unpack_optimizer(other, json.loads(json.dumps(scalars)), tensors)
+    for i, entry in optimizer.state_dict()["state"].items():
+        assert all(
+            torch.equal(torch.as_tensor(v), torch.as_tensor(other.state_dict()["state"][i][k]))
+            for k, v in entry.items()
+        )
+
+
+SPREAD = np.linspace(0, 1, 200)
+
+
+@pytest.mark.parametrize(
+    ("scores", "history", "why"),
+    [
+        (np.append(SPREAD, np.nan), None, "not finite"),
+        (np.append(SPREAD, np.inf), None, "not finite"),
+        (np.ones(200), None, "1 different scores"),
+        (np.repeat([1.0, 2.0], 100), None, "2 different"),
+        (np.repeat([1.0, 2.0, 3.0], 100), None, "3 different"),
+        (SPREAD, History([1.0, 1.0, 1.0], 0, 8, 0.5), "did not move"),
+        (SPREAD, History([3.0, 2.0], 1, 8, 0.0), "did not move"),
+    ],
+)
+def test_self_check_fails(tmp_path, scores, history, why):
+    trainer = trainer_in(tmp_path)
+    trainer.history = history
+    with pytest.raises(AuditError, match=why):
+        trainer.self_check(scores)
+
+
+def test_self_check_passes(tmp_path):
+    trainer = trainer_in(tmp_path)
+    assert trainer.self_check(SPREAD) == {"distinct_scores": 200, "items": 200}
+    trainer.history = History([3.0, 2.0], 1, 8, 0.1)
+    assert trainer.self_check(SPREAD)["best_epoch"] == 2
+    trainer.history = History([3.0], 0, 8, 0.1)  # one epoch has nothing to compare with
+    assert trainer.self_check(SPREAD)["epochs"] == 1
