@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -85,6 +86,8 @@ def command(
     fail_on: shared.FailOn = [],  # noqa: B006
 ) -> int:
     """Train a detector on contaminated data, rank that same data, write a model."""
+    # Before torch loads: its threads spin while they wait, which on a busy machine made small networks train 15 times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from anoaudit import api
     from anoaudit.progress import StderrReporter
 

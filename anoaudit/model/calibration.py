@@ -87,16 +87,18 @@ def conformal(scores_of_normals: Array) -> Calibration:
     return Calibration(kind="conformal-clean", reference=np.sort(scores_of_normals))
 
 
-def fit_null(scores: Array) -> Calibration:
+def fit_null(scores: Array, least: int = MIN_ROWS) -> Calibration:
     """A shifted log-normal by least squares between the bulk's quantiles and the null's.
 
     s(u) = location + scale · (exp(skew · z(u)) − 1)/skew with z = Φ⁻¹(u). Quantiles up to 0.75 only: anomalies above them do
-    not move the fit. No correction for their share is made, which errs towards fewer flags.
+    not move the fit. No correction for their share is made, which errs towards fewer flags. Under `least` scores there is no
+    null; between that and MIN_ROWS it says how rough it is.
     """
     n = len(scores)
     ordered = np.sort(scores)
-    if n < MIN_ROWS:
-        return Calibration(kind="none", reference=ordered, note=f"only {n} rows; {MIN_ROWS} are needed for p-values")
+    if n < least:
+        return Calibration(kind="none", reference=ordered, note=f"only {n} items; {least} are needed for p-values")
+    note = f"p-values are rough: their null rests on {n} items only" if n < MIN_ROWS else ""
     quantiles = np.quantile(ordered, BULK)
     spread = quantiles[-1] - quantiles[0]
     if not spread > 1e-12 * max(abs(float(quantiles[-1])), 1e-300):
@@ -114,4 +116,4 @@ def fit_null(scores: Array) -> Calibration:
             best = (residual, float(location), float(scale), float(skew))
     if best is None:
         return Calibration(kind="none", reference=ordered, note="no null fits the bulk of the scores")
-    return Calibration(kind="fitted-null", reference=ordered, location=best[1], scale=best[2], skew=best[3])
+    return Calibration("fitted-null", reference=ordered, location=best[1], scale=best[2], skew=best[3], note=note)

@@ -76,26 +76,28 @@ class LocationScaler(nn.Module):
         """Same shape."""
         return (x - self.mean) / self.std
 
-    def at(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and std [B, L, C] at flat places [B, L]."""
-        flat_mean, flat_std = (t.flatten(1).T for t in (self.mean, self.std))  # [hw or 1, C]
-        if len(flat_mean) == 1:
-            places = torch.zeros_like(places)
-        return flat_mean[places], flat_std[places]
-
 
 class ImageBatches:
-    """Cached features: float32[B, L, C] of L sampled locations of each image, or [B, C] pooled, standardised on the way out."""
+    """Cached features: float32[B, L, C] of L sampled locations of each image, or [B, C] pooled, standardised on the way out.
+
+    The cache holds differences from `origin` ([C, h, w] or [C]): half precision has three digits, which a bright and steady
+    place would spend on its brightness.
+    """
 
     def __init__(
         self,
         features: npt.NDArray[np.float16],
         places: npt.NDArray[np.int32] | None,
         scaler: LocationScaler,
+        origin: Tensor,
         channels: Tensor,
         labels: npt.NDArray[np.int8],
     ) -> None:
-        self._features, self._places, self._scaler, self._channels = features, places, scaler, channels
+        self._features, self._places = features, places
+        mean = scaler.mean - origin
+        std = scaler.std.expand_as(mean)
+        # [C] of pooled features, [hw, C] of maps.
+        self._mean, self._std = (t[channels] if t.dim() == 1 else t[channels].flatten(1).T for t in (mean, std))
         self._labels = torch.from_numpy(np.ascontiguousarray(labels))
 
     def __len__(self) -> int:
@@ -105,11 +107,10 @@ class ImageBatches:
         """See Batches."""
         x = torch.from_numpy(np.asarray(self._features[indices.numpy()])).to(device).float()
         if self._places is None:
-            x = (x - self._scaler.mean[self._channels]) / self._scaler.std[self._channels]
+            x = (x - self._mean) / self._std
         else:
             places = torch.from_numpy(self._places[indices.numpy()]).long().to(device)
-            mean, std = self._scaler.at(places)
-            x = (x - mean[..., self._channels]) / std[..., self._channels]
+            x = (x - self._mean[places]) / self._std[places]
         return x, self._labels[indices].to(device)
 
 
@@ -144,6 +145,7 @@ def extract(
     places = np.empty((len(items), kept), dtype=np.int32) if isinstance(grid, tuple) else None
     rng = np.random.default_rng(seed)
     total = squares = torch.zeros(1, dtype=torch.float64)
+    origin: Tensor | None = None
     done = 0
     with reporter.phase("extracting features", len(items)) as task, torch.inference_mode():
         for chunk in items.chunks(IMAGE_BATCH):
@@ -151,19 +153,22 @@ def extract(
             double = features.double()
             total = total.to(device) + double.sum(0)
             squares = squares.to(device) + double.square().sum(0)
+            origin = features.mean(0) if origin is None else origin
+            differences = features - origin
             if places is None:
-                picked = features[:, channels]
+                picked = differences[:, channels]
             else:
                 order = np.arange(places_all) if locations is None else None
                 chosen = np.stack([rng.permutation(places_all)[:kept] if order is None else order for _ in features])
                 places[done : done + len(features)] = chosen
                 index = torch.from_numpy(chosen).to(device)[:, None, :].expand(-1, len(channels), -1)
-                picked = features[:, channels].flatten(2).gather(2, index).transpose(1, 2)  # [B, L, C]
+                picked = differences[:, channels].flatten(2).gather(2, index).transpose(1, 2)  # [B, L, C]
             cache[done : done + len(features)] = picked.clamp(-HALF_MAX, HALF_MAX).half().cpu().numpy()
             done += len(features)
             task.update(done)
     scaler.cpu().fit(done, total.cpu(), squares.cpu())
-    return ImageBatches(cache, places, scaler.to(device), channels.to(device), items.labels)
+    assert origin is not None
+    return ImageBatches(cache, places, scaler.to(device), origin.clone(), channels.to(device), items.labels)
 
 
 def _bounded(items: TrainingItems, most: int, seed: int, reporter: Reporter) -> TrainingItems:

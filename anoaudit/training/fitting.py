@@ -17,7 +17,7 @@ from anoaudit.data.items import Dataset, ImageSpec, InputSpec
 from anoaudit.data.tables import TableFiles
 from anoaudit.errors import AuditError, UsageError
 from anoaudit.methods.registry import Method
-from anoaudit.model.calibration import Calibration, conformal, fit_null
+from anoaudit.model.calibration import MIN_ROWS, Calibration, conformal, fit_null
 from anoaudit.model.session import BATCH, Session
 from anoaudit.progress import Reporter
 from anoaudit.training.checkpoint import Checkpoints
@@ -116,7 +116,9 @@ def _finish(
     held_out = _scores(items, items.split.held_out, session)
     seen = session.run(sample)[0].astype(np.float64)
     check = trainer.self_check(np.concatenate([held_out, seen]))
-    calibration = conformal(held_out) if items.split.clean else fit_null(held_out)
+    # From 50 items on there are p-values (DESIGN, contract 6), though of 50 a third, 16, can be kept out at most.
+    least = MIN_ROWS if int((items.split.train | items.split.held_out).sum()) < MIN_ROWS else MIN_ROWS // 3
+    calibration = conformal(held_out) if items.split.clean else fit_null(held_out, least)
     mad = median_absolute_deviation(np.concatenate([held_out, seen]))
     bar = float(np.quantile(held_out, 1 - min(max(settings.contamination, 0.01), 0.5)))
     bar = _between(np.concatenate([held_out, seen]), bar)

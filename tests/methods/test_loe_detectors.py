@@ -79,12 +79,12 @@ def test_ntl_learns_what_it_says():
     ntl = NTL(4, [3, 6, 3], [3, 6, 4], True)
     x = torch.randn(64, 3)
     optimizer = torch.optim.Adam(ntl.parameters(), lr=1e-2)
-    first = float(ntl.losses(x)[0].mean())
+    first = ntl.losses(x)[0].mean().item()
     for _ in range(30):
         optimizer.zero_grad()
         ntl.losses(x)[0].mean().backward()
         optimizer.step()
-    assert float(ntl.losses(x)[0].mean()) < 0.7 * first
+    assert ntl.losses(x)[0].mean().item() < 0.7 * first
 
 
 def test_perceptrons_have_no_bias():
@@ -186,6 +186,7 @@ def test_spatial_map_keeps_places_where_they_are():
     svdd = DeepSVDD([3, 4, 2])
     features = torch.randn(2, 3, 4, 5)
     svdd.start(features.permute(0, 2, 3, 1).reshape(-1, 3))
+    svdd.requires_grad_(False)
     _, heat = Spatial(svdd, 0.1).score_and_map(features)
     for b, i, j in [(0, 0, 0), (1, 2, 4), (0, 3, 1)]:
         assert float(heat[b, i, j]) == pytest.approx(float(svdd.score(features[b, :, i, j][None])), rel=1e-5)

@@ -79,7 +79,7 @@ def test_p_values_are_probabilities_and_fall_with_the_score(name: str) -> None:
 def test_few_rows_have_no_p_values(n: int) -> None:
     calibration = fit_null(np.random.default_rng(0).random(n))
     assert (calibration.kind, calibration.p_values(np.array([1.0]))) == ("none", None)
-    assert f"{n} rows" in calibration.note
+    assert f"{n} items" in calibration.note
 
 
 @pytest.mark.parametrize("scores", [np.zeros(100), np.full(100, 7e20), np.append(np.ones(99), 1e6)])

@@ -157,6 +157,21 @@ def test_a_large_cache_lies_on_disk(tmp_path, monkeypatch):
         run(Spatial(), scaler_for(Spatial()), 16, tmp_path / "nowhere")
 
 
+def test_bright_and_steady_places_keep_their_digits(tmp_path):
+    """A thousand and a little: half precision alone would round to whole numbers."""
+
+    class Bright(Spatial):
+        def forward(self, images):
+            return 1000 + super().forward(images) / 255
+
+    for locations in (None, 16):
+        scaler = scaler_for(Bright(), per_location=True)
+        found = all_of(run(Bright(), scaler, locations, tmp_path))
+        wanted = scaler(Bright()(torch.from_numpy(IMAGES))).flatten(2).transpose(1, 2)
+        assert torch.allclose(found.sum(1), wanted.sum(1), atol=0.05)
+        assert locations or torch.allclose(found, wanted, atol=5e-3)
+
+
 def test_features_too_large_for_half_precision_are_cut(tmp_path):
     class Huge(Pooled):
         def forward(self, images):

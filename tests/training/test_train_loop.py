@@ -14,7 +14,7 @@ from torch import nn
 from anoaudit.errors import AuditError, UsageError
 from anoaudit.methods.loe.assignment import Assignment
 from anoaudit.training import checkpoint
-from anoaudit.training.checkpoint import Checkpoints, pack_optimizer, unpack_optimizer
+from anoaudit.training.checkpoint import Checkpoints, discard, discard_if_fresh, pack_optimizer, unpack_optimizer
 from anoaudit.training.loop import Batches, History, Schedule, train
 
 X: Batches = Rows(torch.randn(41, 3, generator=torch.Generator().manual_seed(0)))
@@ -232,7 +232,7 @@ def test_other_errors_are_not_memory(tmp_path):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_divergence_is_an_error(tmp_path, value):
     module = network()
-    with pytest.raises(AuditError, match="diverged.*epoch 2"):
+    with pytest.raises(AuditError, match=r"diverged.*epoch 2"):
         run(module, lambda x, labels, epoch: module(x).sum() * (value if epoch else 1.0), tmp_path)
 
 
@@ -270,7 +270,9 @@ def test_checkpoints_save_and_load(tmp_path):
     (tmp_path / "train-2.safetensors").write_bytes(b"xx")
     with pytest.raises(AuditError, match="damaged"):
         Checkpoints(tmp_path, {"a": [1, 2]}, True).load("train")
-    checkpoints.remove()
+    discard_if_fresh(tmp_path)
+    assert tmp_path.exists()
+    discard(tmp_path)
     assert not tmp_path.exists()
 
 
