@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from anoaudit.scoring.table import ScoreTable
 
 DEFAULT_MAX_UNREADABLE = "5%"
+DEFAULT_CONTAMINATION = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def fit(
     *,
     method: str = "loe",
     out: str | Path | None = None,
-    contamination: float = 0.1,
+    contamination: float | None = None,
     labels: str | None = None,
     train_on: str = "all",
     truth: str | None = None,
@@ -77,6 +78,8 @@ def fit(
     chosen = find_method(method)
     values = parsing.build(chosen.options, parsing.parse_pairs("--set", options), chosen.name)
     rule, clauses, limit = make_rule(fdr, threshold, top_k), parse_clauses(fail_on), _limit(max_unreadable)
+    if contamination is None:
+        contamination = 0.0 if train_on == "normal" else DEFAULT_CONTAMINATION
     if not 0 <= contamination < 0.5:
         raise UsageError(
             f"--contamination {contamination:g}: the assumed share of anomalies lies between 0 and 0.5",
@@ -102,7 +105,7 @@ def fit(
         _require_replaceable(path)
     _require_fit_packages()
 
-    from anoaudit.training.checkpoint import discard, discard_if_fresh
+    from anoaudit.training.checkpoint import discard, discard_if_fresh, locked
     from anoaudit.training.fitting import FitSettings, fit_detector
 
     settings = FitSettings(
@@ -110,13 +113,14 @@ def fit(
         {key: parsing.parse_value(value) for key, value in parsing.parse_pairs("--backbone-arg", backbone_args).items()},
     )  # fmt: skip
     part = path.with_name(path.name + ".part")
-    try:
-        fitted = fit_detector(dataset, settings, part, resume, limit.exceeded, reporter)
-        table = _audit(path.name, dataset, settings, fitted, part / SCORES, rule, truth is not None, reporter)
-        _write(path, dataset, settings, fitted, table)
-    except AnoauditError:
-        discard_if_fresh(part)  # an error before the first checkpoint leaves nothing worth resuming
-        raise
+    with locked(part):
+        try:
+            fitted = fit_detector(dataset, settings, part, resume, limit.exceeded, reporter)
+            table = _audit(path.name, dataset, settings, fitted, part / SCORES, rule, truth is not None, reporter)
+            _write(path, dataset, settings, fitted, table)
+        except AnoauditError:
+            discard_if_fresh(part)  # an error before the first checkpoint leaves nothing worth resuming
+            raise
     discard(part)
     reporter.note(f"model written to {path}")
     return _result(ScoreTable.open(path / SCORES), clauses, limit)

@@ -25,9 +25,13 @@ def command(
         ),
     ] = None,
     contamination: Annotated[
-        float,
-        typer.Option(metavar="α", help="Assumed share of anomalous items in the data.", rich_help_panel=shared.TRAIN),
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            metavar="α",
+            help="Assumed share of anomalous items in the data; default 0.1, and 0 with --train-on normal.",
+            rich_help_panel=shared.TRAIN,
+        ),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(

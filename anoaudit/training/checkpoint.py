@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,8 @@ from torch import Tensor
 from anoaudit.errors import AuditError, UsageError
 
 SECONDS_BETWEEN = 10.0
-STATE, TENSORS = "state.json", "checkpoint.safetensors"
+STATE, TENSORS, LOCK = "state.json", "checkpoint.safetensors", "lock"
+OURS = (LOCK, "state.*", "*.safetensors*", "features.f16", "scores.parquet*", ".scores.parquet*")
 
 
 class Checkpoints:
@@ -27,16 +31,16 @@ class Checkpoints:
         self._settings = json.loads(json.dumps(settings))
         self._last = time.monotonic()
         self._found: dict[str, Any] | None = None
-        if resume:
-            self._found = self._read()
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                _clear(folder)
         except OSError as error:
             raise AuditError(
                 f"{folder} cannot be written: {error.strerror or error}", "choose another place with -o"
             ) from error
+        if resume:
+            self._found = self._read()
 
     def _read(self) -> dict[str, Any] | None:
         path = self.folder / STATE
@@ -95,14 +99,52 @@ class Checkpoints:
             ) from error
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One fit at a time works in the folder; the lock goes with the process. Raises UsageError when another holds it.
+
+    (Windows has no flock: nothing is held there.)
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / LOCK).open("w")
+    except OSError as error:
+        raise AuditError(
+            f"{folder} cannot be written: {error.strerror or error}", "choose another place with -o"
+        ) from error
+    with handle:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"another fit is working in {folder}", "wait for it, or choose another name with -o"
+                ) from error
+        yield
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier fit left. Raises UsageError, removing nothing, when there is anything else."""
+    ours = {path for pattern in OURS for path in folder.glob(pattern)}
+    foreign = sorted(path.name for path in folder.iterdir() if path not in ours)
+    if foreign:
+        raise UsageError(
+            f"{folder} holds {foreign[0]!r}, which no fit has written", "move it, or choose another name with -o"
+        )
+    for path in ours - {folder / LOCK}:
+        path.unlink()
+
+
 def discard(folder: Path) -> None:
     """After a finished fit nothing stays behind."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def discard_if_fresh(folder: Path) -> None:
-    """Remove the folder unless it holds a checkpoint to go on from."""
-    if not (folder / STATE).exists():
+    """Remove the folder unless it holds a checkpoint to go on from, or anything that is not ours."""
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK, "features.f16", "scores.parquet"}:
         discard(folder)
 
 

@@ -86,7 +86,7 @@ def fit_detector(
         assert backbone is not None
         spec = ImageSpec(height=int(backbone.height), width=int(backbone.width))  # type: ignore[arg-type]
     split = _split(dataset, spec, settings, too_many, reporter)
-    checkpoints = Checkpoints(part, _identity(dataset, settings), resume)
+    checkpoints = Checkpoints(part, _identity(dataset, settings, backbone_facts), resume)
     trainer = Trainer(device, settings.seed, settings.contamination, checkpoints, reporter, backbone, warnings=warnings)
     items = TrainingItems(dataset, spec, split)
     reporter.note(
@@ -217,12 +217,13 @@ def _note_dropped(dropped: dict[str, str], dataset: Dataset, reporter: Reporter)
         reporter.note(f"not used as features: {', '.join(named)}")
 
 
-def _identity(dataset: Dataset, settings: FitSettings) -> dict[str, Any]:
+def _identity(dataset: Dataset, settings: FitSettings, backbone_facts: dict[str, Any] | None) -> dict[str, Any]:
     """What must be equal for `--resume`."""
     return {
         "data": dataset.outline(), "method": settings.method.name, "options": _plain(vars(settings.options)),
         "contamination": settings.contamination, "seed": settings.seed, "only_normal": settings.only_normal,
-        "backbone": settings.backbone, "weights": str(settings.weights), "backbone_arguments": settings.backbone_arguments,
+        "backbone": settings.backbone, "weights": (backbone_facts or {}).get("weights"),
+        "backbone_arguments": settings.backbone_arguments,
         "device": settings.device,
     }  # fmt: skip
 

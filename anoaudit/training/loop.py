@@ -136,7 +136,9 @@ def train(
 
 def _out_of_memory(error: BaseException) -> bool:
     """CUDA has a type of its own for it; the CPU's allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        sign in str(error) for sign in ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    )
 
 
 def _epoch(

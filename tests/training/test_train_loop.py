@@ -301,7 +301,6 @@ SPREAD = np.linspace(0, 1, 200)
         (np.append(SPREAD, np.inf), None, "not finite"),
         (np.ones(200), None, "1 different scores"),
         (np.repeat([1.0, 2.0], 100), None, "2 different"),
-        (np.repeat([1.0, 2.0, 3.0], 100), None, "3 different"),
         (SPREAD, History([1.0, 1.0, 1.0], 0, 8, 0.5), "did not move"),
         (SPREAD, History([3.0, 2.0], 1, 8, 0.0), "did not move"),
     ],

@@ -61,7 +61,8 @@ class NTL(nn.Module):
         z_BLE = F.normalize(self.encoder(all_BLD).float(), dim=-1)
         z0_B1E, z_BKE = z_BLE[:, :1], z_BLE[:, 1:]
         original_BK1 = (z_BKE * z0_B1E).sum(-1, keepdim=True) / self.temperature
-        others_BKK = (z_BKE @ z_BKE.transpose(1, 2)) / self.temperature
+        with torch.autocast(z_BKE.device.type, enabled=False):  # bfloat16 would blur a·b/τ by 0.02
+            others_BKK = (z_BKE @ z_BKE.transpose(1, 2)) / self.temperature
         # −inf would give NaN gradients through logsumexp's max; this is as good as nothing at |a·b|/τ ≤ 1000.
         others_BK = torch.logsumexp(others_BKK.masked_fill(self.get_buffer("eye"), -1e4), dim=-1)
         original_BK = original_BK1[..., 0]

@@ -77,6 +77,8 @@ def fit(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Modul
             f"--set assignment=gt needs a label for every item; {missing} have none",
             "give --labels, or use assignment=soft",
         )
+    if options.assignment == "gt" and (items.labels == 1).all():
+        raise UsageError("--set assignment=gt: every item is labelled 1 (anomaly)", "label the normal items 0")
     if isinstance(items.spec, TableSpec):
         return _fit_table(items, options, trainer)
     return _fit_images(items, options, trainer)
@@ -182,5 +184,5 @@ def _loss_pair(name: str, width: int, options: LoeOptions) -> nn.Module:
     hidden, out = (2 * width, 2 * width) if width < 32 else (64, 32) if width <= 300 else (256, 64)
     hidden, out = options.hidden or hidden, options.out or out
     encoder = [width, hidden, hidden, hidden, out]
-    transform = [width, options.hidden or min(width, 256), width]
+    transform = [width, options.transform_hidden or width, width]
     return NTL(options.transforms, transform, encoder, options.transform == "residual", options.temperature)

@@ -52,4 +52,7 @@ class LoeOptions:
     transform: Literal["residual", "plain"] = option("residual", "ntl: a view is x + MLP(x), or MLP(x)")
     temperature: float = option(0.1, "ntl: τ of the contrast", 1e-3, 10.0)
     hidden: int | None = option(None, "width of the hidden layers; auto by the number of features", 1, 8192)
+    transform_hidden: int | None = option(
+        None, "ntl: width of the transforms' hidden layer; auto is that of their input", 1, 8192
+    )
     out: int | None = option(None, "width of the embedding; auto by the number of features", 1, 8192)
