@@ -200,7 +200,7 @@ def test_few_rows_are_ranked_but_not_flagged(tmp_path: Path) -> None:
     assert frame["p_value"].null_count() == 30
     assert table.summary.flagged == 0
     assert table.summary.threshold is None
-    assert any("30 rows" in note for note in table.summary.notes)
+    assert any("30 items" in note for note in table.summary.notes)
 
 
 def test_no_items(tmp_path: Path, scratch: Path) -> None:
