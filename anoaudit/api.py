@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anoaudit import __version__
-from anoaudit.errors import AnoauditError, AuditError, UsageError
+from anoaudit.errors import AuditError, UsageError
 from anoaudit.progress import Reporter
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Result:
     table: ScoreTable
     too_many_unreadable: bool
     fired: tuple[str, ...]
+    sources: tuple[Path, ...] = ()  # the files that were read
 
     @property
     def exit_code(self) -> int:
@@ -91,8 +92,8 @@ def fit(
         raise UsageError(
             "--train-on normal needs to know the normals", "give --labels COLUMN or FILE, 0 is a known normal"
         )
-    if seed < 0:
-        raise UsageError(f"--seed {seed} is negative", "give a whole number from 0")
+    if not 0 <= seed < 2**62:
+        raise UsageError(f"--seed {seed} is negative or too large", "give a whole number from 0")
     if method == "loe" and labels is not None and values.assignment != "gt" and train_on == "all":
         reporter.note(
             "loe trains without labels; they calibrate the p-values only (train on them with --set assignment=gt)"
@@ -110,7 +111,7 @@ def fit(
 
     settings = FitSettings(
         chosen, values, contamination, device, seed, train_on == "normal", backbone, Path(weights) if weights else None,
-        {key: parsing.parse_value(value) for key, value in parsing.parse_pairs("--backbone-arg", backbone_args).items()},
+        id_column, {key: parsing.parse_value(value) for key, value in parsing.parse_pairs("--backbone-arg", backbone_args).items()},
     )  # fmt: skip
     part = path.with_name(path.name + ".part")
     with locked(part):
@@ -118,8 +119,8 @@ def fit(
             fitted = fit_detector(dataset, settings, part, resume, limit.exceeded, reporter)
             table = _audit(path.name, dataset, settings, fitted, part / SCORES, rule, truth is not None, reporter)
             _write(path, dataset, settings, fitted, table)
-        except AnoauditError:
-            discard_if_fresh(part)  # an error before the first checkpoint leaves nothing worth resuming
+        except BaseException:
+            discard_if_fresh(part)  # before the first checkpoint there is nothing worth resuming
             raise
     discard(part)
     reporter.note(f"model written to {path}")
@@ -133,8 +134,6 @@ def score(
     out: str | Path | None = None,
     truth: str | None = None,
     device: str = "auto",
-    columns: Sequence[str] = (),
-    exclude: Sequence[str] = (),
     id_column: str | None = None,
     max_unreadable: str = DEFAULT_MAX_UNREADABLE,
     fdr: float | None = None,
@@ -157,7 +156,7 @@ def score(
     rule, clauses, limit = make_rule(fdr, threshold, top_k), parse_clauses(fail_on), _limit(max_unreadable)
     _device(device)
     loaded = load_model(Path(model))
-    dataset = _open(data, columns, exclude, id_column, truth, None)
+    dataset = _open(data, (), (), id_column, truth, None, usual_id=loaded.manifest.data.get("id_column"))
     if dataset.kind != loaded.manifest.input.to_json()["kind"]:
         kind = loaded.manifest.input.to_json()["kind"]
         raise AuditError(
@@ -166,12 +165,14 @@ def score(
         )
     session = Session(loaded.graph, device)
     path = Path(out) if out is not None else Path(_session_folder(), "scores.parquet")
+    if path.resolve() in {source.resolve() for source in _sources(dataset, truth)}:
+        raise UsageError(f"{path} is what is being read; it would be overwritten", "choose another file")
     with reporter.phase("scoring", None if dataset.kind == "table" else len(dataset)) as task:
         table = score_dataset(
             dataset, session, loaded.manifest.input, path, lambda _: loaded.calibration, rule, truth is not None,
             loaded.identity(), loaded.manifest.warnings, task.update,
         )  # fmt: skip
-    return _result(table, clauses, limit)
+    return _result(table, clauses, limit, _sources(dataset, truth))
 
 
 def contaminate(
@@ -184,13 +185,14 @@ def contaminate(
     seed: int = 0,
     with_replacement: bool = False,
     force: bool = False,
+    id_column: str | None = None,
 ) -> Mixture:
     """Mix normals and anomalies to an exact share; see `anoaudit.contamination.mix`."""
     from anoaudit.contamination import mix
 
     return mix.contaminate(
         str(data), Path(out), ratio=ratio, anomalies=None if anomalies is None else str(anomalies), truth=truth, seed=seed,
-        with_replacement=with_replacement, force=force,
+        with_replacement=with_replacement, force=force, id_column=id_column,
     )  # fmt: skip
 
 
@@ -215,13 +217,21 @@ def report(scores: str | Path, *, truth: str | None = None) -> ScoreTable:
 def _audit(
     name: str, dataset: Dataset, settings: Any, fitted: Any, out: Path, rule: Any, truth: bool, reporter: Reporter
 ) -> ScoreTable:
-    """Rank all of the data with the one final model; its null is fitted to these very scores."""
-    from anoaudit.model.calibration import fit_null
+    """Rank all of the data with the one final model."""
+    from anoaudit.model.calibration import Calibration, fit_null, wider
     from anoaudit.model.session import Session
     from anoaudit.scoring.scorer import score_dataset
 
     session = Session(fitted.graph, settings.device)
-    calibrate = (lambda _: fitted.calibration) if fitted.calibration.kind == "conformal-clean" else fit_null
+
+    def calibrate(scores: Any) -> Calibration:
+        if fitted.calibration.kind == "conformal-clean":
+            note = "exact for new normal data, an estimate for the items trained on"
+            known: Calibration = replace(fitted.calibration, exact=False, note=note)
+            return known
+        null: Calibration = fitted.calibration
+        return wider(fit_null(scores), null)
+
     identity = {"name": name, "method": settings.method.name, "hash": hashlib.sha256(fitted.graph).hexdigest()}
     with reporter.phase("scoring", len(dataset)) as task:
         return score_dataset(
@@ -237,14 +247,22 @@ def _write(path: Path, dataset: Dataset, settings: Any, fitted: Any, table: Scor
     manifest = Manifest(
         method=settings.method.name, options=fitted.options, input=fitted.spec, outputs=fitted.outputs,
         calibration=fitted.calibration.to_json(), training=fitted.training,
-        data={"name": dataset.name, "fingerprint": table.summary.fingerprint, "rows": table.summary.rows},
+        data={"name": dataset.name, "fingerprint": table.summary.fingerprint, "rows": table.summary.rows, "id_column": settings.id_column},
         parity=fitted.parity, opset=fitted.opset, versions=fitted.versions, backbone=fitted.backbone,
         warnings=fitted.warnings, anoaudit=__version__,
     )  # fmt: skip
     write_model(path, manifest, fitted.graph, fitted.calibration, table.path, render_card(manifest, path.name))
 
 
-def _result(table: ScoreTable, clauses: Sequence[Any], limit: Any) -> Result:
+def _sources(dataset: Dataset, truth: str | None) -> tuple[Path, ...]:
+    """The files that were read: an output must not replace them."""
+    from anoaudit.data.labels import split_spec
+
+    files = tuple(getattr(dataset, "files", ()) or getattr(dataset, "paths", ()))
+    return files + ((split_spec(truth)[0],) if truth else ())
+
+
+def _result(table: ScoreTable, clauses: Sequence[Any], limit: Any, sources: tuple[Path, ...] = ()) -> Result:
     import polars as pl
 
     highest = (
@@ -257,7 +275,7 @@ def _result(table: ScoreTable, clauses: Sequence[Any], limit: Any) -> Result:
         found = clause.fires(table.summary, highest)
         if found is not None:
             fired.append(f"{clause.text}: {found}")
-    return Result(table, limit.exceeded(table.summary.unreadable, table.summary.rows), tuple(fired))
+    return Result(table, limit.exceeded(table.summary.unreadable, table.summary.rows), tuple(fired), sources)
 
 
 def _open(
@@ -267,11 +285,15 @@ def _open(
     id_column: str | None,
     truth: str | None,
     labels: str | None,
+    usual_id: str | None = None,
 ) -> Dataset:
     from anoaudit.data.source import open_dataset
-    from anoaudit.data.tables import ColumnOptions
+    from anoaudit.data.tables import ColumnOptions, TableFiles
 
-    return open_dataset(str(data), ColumnOptions(tuple(columns), tuple(exclude), id_column), truth, labels)
+    dataset = open_dataset(str(data), ColumnOptions(tuple(columns), tuple(exclude), id_column), truth, labels)
+    if id_column is None and isinstance(dataset, TableFiles) and usual_id in dataset.columns:
+        dataset.options = replace(dataset.options, id_column=usual_id)  # the one that fit was told
+    return dataset
 
 
 def _limit(text: str) -> Any:

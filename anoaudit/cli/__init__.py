@@ -60,6 +60,11 @@ def _run(arguments: list[str], debug: bool) -> int:
     try:
         result = app(args=arguments, standalone_mode=False)
         sys.stdout.flush()
+        if result == 130:  # typer turns Ctrl-C into this code without a word
+            _say(
+                "interrupted",
+                "a fit that had trained for some time goes on with --resume" if "fit" in arguments else "",
+            )
         return result if isinstance(result, int) else 0
     except AnoauditError as error:
         if debug:
@@ -70,10 +75,23 @@ def _run(arguments: list[str], debug: bool) -> int:
         error.show()
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted", "a fit goes on with --resume")
+        _say("interrupted")
         return 130
     except BrokenPipeError:
         return _quiet_pipe(0)
+    except SystemExit as stop:
+        # typer answers a closed pipe with exit code 1, which here means that a clause fired.
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _quiet_pipe(0)
+        raise
+    except OSError as error:
+        if debug:
+            raise
+        _say(
+            f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""),
+            "check space and permissions",
+        )
+        return 3
     except BaseException as error:  # polars' Rust panics are no Exception; Python's own exit code 1 must not leak
         if debug or isinstance(error, SystemExit):
             raise

@@ -26,6 +26,7 @@ def command(
         str | None,
         typer.Option(metavar="COLUMN|FILE[:COLUMN]", help="Which items of DATA are anomalies (1) and normal (0)."),
     ] = None,
+    id_column: shared.IdColumn = None,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
     with_replacement: Annotated[
         bool, typer.Option("--with-replacement", help="Draw anomalies more than once.")
@@ -43,6 +44,7 @@ def command(
         truth=truth,
         seed=seed,
         with_replacement=with_replacement,
+        id_column=id_column,
         force=force,
     )
     print(

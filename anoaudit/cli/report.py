@@ -15,8 +15,9 @@ def command(
     ],
     truth: shared.Truth = None,
     form: Annotated[
-        shared.Format, typer.Option("--format", "-f", help="How to show it.", rich_help_panel=shared.OUTPUT)
-    ] = shared.Format.table,
+        shared.Format | None,
+        typer.Option("--format", "-f", help="Default: table, or by the suffix of -o.", rich_help_panel=shared.OUTPUT),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option("--out", "-o", metavar="FILE|-", help="Default: stdout.", rich_help_panel=shared.OUTPUT),
@@ -28,10 +29,11 @@ def command(
     from anoaudit.errors import UsageError
     from anoaudit.reports.writers import write
 
-    path = shared.destination(out, form)[0]
-    if path is not None and len(scores) > 1:
-        raise UsageError("several score tables do not fit one file", "report them one by one with -o")
+    path, chosen = shared.destination(out, form)
+    if len(scores) > 1 and (path is not None or chosen not in ("table", "markdown")):
+        raise UsageError("several score tables do not fit one file", "report them one by one")
+    shared.refuse_overwriting(path, scores, truth)
     tables = [api.report(item, truth=truth) for item in scores]
     for table in tables:
-        write(table, form.value, path, top=top)
+        write(table, chosen, path, top=top)
     return 0

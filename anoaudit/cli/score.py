@@ -31,8 +31,6 @@ def command(
     top: shared.Top = 20,
     truth: shared.Truth = None,
     device: shared.DeviceOption = shared.Device.auto,
-    columns: shared.Columns = [],  # noqa: B006
-    exclude: shared.Exclude = [],  # noqa: B006
     id_column: shared.IdColumn = None,
     max_unreadable: shared.MaxUnreadable = "5%",
     fdr: shared.Fdr = None,
@@ -46,8 +44,9 @@ def command(
 
     path, chosen = shared.destination(out, form)
     result = api.score(
-        data, model=model, truth=truth, device=device.value, columns=shared.names(columns), exclude=shared.names(exclude),
+        data, model=model, truth=truth, device=device.value,
         id_column=id_column, max_unreadable=max_unreadable, fdr=fdr, threshold=threshold, top_k=top_k, fail_on=fail_on,
         reporter=StderrReporter(),
     )  # fmt: skip
+    shared.refuse_overwriting(path, result.sources, truth)
     return shared.emit(result, path, chosen, top)

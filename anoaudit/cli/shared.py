@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -106,6 +107,18 @@ def destination(out: str | None, given: Format | None) -> tuple[Path | None, str
     if found is None:
         raise UsageError(f"the format of {path} is not clear from its name", "give --format")
     return path, found
+
+
+def refuse_overwriting(path: Path | None, inputs: Iterable[str | Path], truth: str | None = None) -> None:
+    """Raise UsageError when the output would replace something that was read, or land inside a model."""
+    if path is None:
+        return
+    target = path.resolve()
+    read = [Path(item) for item in inputs] + ([Path(truth), Path(truth.rpartition(":")[0])] if truth else [])
+    if any(item.is_file() and item.resolve() == target for item in read):
+        raise UsageError(f"{path} is what is being read; it would be overwritten", "choose another name with -o")
+    if (target.parent / "manifest.json").exists() and (target.parent / "model.onnx").exists():
+        raise UsageError(f"{path} lies inside a model, which holds its own files only", "choose another place with -o")
 
 
 def emit(result: Result, path: Path | None, form: str, top: int) -> int:

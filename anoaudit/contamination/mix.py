@@ -57,6 +57,7 @@ def contaminate(
     seed: int = 0,
     with_replacement: bool = False,
     force: bool = False,
+    id_column: str | None = None,
 ) -> Mixture:
     """Mix anomalies into normal data so that they make up `ratio` of the result, as near as whole items allow.
 
@@ -76,7 +77,7 @@ def contaminate(
         raise UsageError(f"a seed of {seed} is not possible", "give 0 or more")
     out = Path(out)
     try:
-        pools = separate(data, truth) if truth is not None else two_sources(data, anomalies or "")
+        pools = separate(data, truth, id_column) if truth is not None else two_sources(data, anomalies or "")
         inputs = [Input("DATA", data, files_of(pools.data))]
         if pools.other is not None:
             inputs.append(Input("ANOMALIES", anomalies or "", files_of(pools.other)))

@@ -14,7 +14,7 @@ from anoaudit.data.images import ImageFolder
 from anoaudit.data.items import UNLABELLED, Chunk, TableSpec
 from anoaudit.data.labels import Labels, open_labels
 from anoaudit.data.source import open_dataset
-from anoaudit.data.tables import SCAN_ROWS, TableFiles
+from anoaudit.data.tables import SCAN_ROWS, ColumnOptions, TableFiles
 from anoaudit.errors import AuditError, UsageError
 
 Source = ImageFolder | TableFiles
@@ -54,9 +54,9 @@ def two_sources(data: str, anomalies: str) -> Pools:
     return Pools(first, second, np.arange(len(first)), np.arange(len(ids)), ids)
 
 
-def separate(data: str, truth: str) -> Pools:
+def separate(data: str, truth: str, id_column: str | None = None) -> Pools:
     """Mode --truth: DATA is taken apart by what is known about its items."""
-    source = _open(data, truth)
+    source = _open(data, truth, id_column)
     if isinstance(source, ImageFolder):
         labels = open_labels(truth)
         labels.translate(source.root, set(source.ids))
@@ -78,8 +78,8 @@ def separate(data: str, truth: str) -> Pools:
     )
 
 
-def _open(data: str, truth: str | None = None) -> Source:
-    source = open_dataset(data, truth=truth)
+def _open(data: str, truth: str | None = None, id_column: str | None = None) -> Source:
+    source = open_dataset(data, ColumnOptions(id_column=id_column), truth=truth)
     assert isinstance(source, ImageFolder | TableFiles)
     if isinstance(source, TableFiles) and len(set(source.columns)) < len(source.columns):
         twice = next(name for name in source.columns if source.columns.count(name) > 1)

@@ -87,6 +87,10 @@ def load_model(path: Path) -> Model:
 
 def _check_entries(path: Path) -> None:
     present = {entry.name: entry for entry in os.scandir(path)}
+    if MANIFEST not in present:
+        raise AuditError(
+            f"{path} is not a model: {MANIFEST} is missing", "give the directory that `anoaudit fit` wrote"
+        )
     for name, entry in sorted(present.items()):
         if entry.is_symlink():
             raise AuditError(f"{path}: {name!r} is a link; a model holds plain files only", HINT)

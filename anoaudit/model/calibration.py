@@ -23,6 +23,8 @@ MIN_ROWS = 50  # under it a null is a guess
 #: The part of the scores that the null is fitted to: a quarter of the rows may be anomalous without touching it.
 BULK = np.linspace(0.05, 0.75, 29)
 SKEWS = np.linspace(0.0, 2.0, 81)
+FAR = 3.09  # normal deviations: a p-value of 0.001, where decisions are made
+CHUNK = 100_000  # scores at a time: erfc goes through Python objects
 SMALLEST_P = 1e-300  # beyond it doubles are zero, and no score is impossible
 
 
@@ -36,6 +38,7 @@ class Calibration:
     scale: float = 0.0
     skew: float = 0.0  # 0 is a normal null
     note: str = ""
+    exact: bool = False  # conformal-clean, for items that training did not see
 
     def p_values(self, scores: Array) -> Array | None:
         """Tail probabilities, float64[N] in (0, 1], or None where there is no reference."""
@@ -44,6 +47,9 @@ class Calibration:
         if self.kind == "conformal-clean":
             at_least = len(self.reference) - np.searchsorted(self.reference, scores, side="left")
             return np.asarray((1.0 + at_least) / (len(self.reference) + 1.0), dtype=np.float64)
+        return np.concatenate([self._tail(part) for part in np.array_split(scores, len(scores) // CHUNK + 1)])
+
+    def _tail(self, scores: Array) -> Array:
         z = self._z(scores)
         # np.frompyfunc over math.erfc: scipy is no dependency, and two million calls take half a second.
         tail = np.asarray(np.frompyfunc(math.erfc, 1, 1)(z / math.sqrt(2.0)), dtype=np.float64) / 2.0
@@ -57,13 +63,17 @@ class Calibration:
         z = np.where(inside <= -1.0, -np.inf, np.log1p(np.maximum(inside, -1.0 + 1e-12)) / self.skew)
         return np.asarray(z, dtype=np.float64)
 
+    def score_at(self, z: float) -> float:
+        """The score that lies z normal deviations out under the fitted null."""
+        return self.location + self.scale * (math.expm1(self.skew * z) / self.skew if self.skew else z)
+
     def to_json(self) -> dict[str, Any]:
         """The manifest's `calibration`, without the reference scores (they are in calibration.parquet)."""
         values: dict[str, Any] = {"kind": self.kind, "n": len(self.reference)}
         if self.kind == "fitted-null":
             values |= {"null": "shifted-lognormal", "location": self.location, "scale": self.scale, "skew": self.skew}
         if self.kind == "conformal-clean":
-            values["smallest_p"] = 1.0 / (len(self.reference) + 1)
+            values |= {"smallest_p": 1.0 / (len(self.reference) + 1), "exact": self.exact}
         if self.note:
             values["note"] = self.note
         return values
@@ -79,12 +89,15 @@ class Calibration:
             raise ValueError("the fitted null's parameters are not finite")
         if kind == "conformal-clean" and len(reference) == 0:
             raise ValueError("conformal calibration without reference scores")
-        return cls(kind=kind, reference=np.sort(reference), note=str(values.get("note", "")), **numbers)
+        return cls(
+            kind=kind, reference=np.sort(reference), note=str(values.get("note", "")),
+            exact=kind == "conformal-clean" and values.get("exact") is True, **numbers,
+        )  # fmt: skip
 
 
 def conformal(scores_of_normals: Array) -> Calibration:
     """Exact p-values from scores of known normals that training never saw."""
-    return Calibration(kind="conformal-clean", reference=np.sort(scores_of_normals))
+    return Calibration(kind="conformal-clean", reference=np.sort(scores_of_normals), exact=True)
 
 
 def fit_null(scores: Array, least: int = MIN_ROWS) -> Calibration:
@@ -117,3 +130,14 @@ def fit_null(scores: Array, least: int = MIN_ROWS) -> Calibration:
     if best is None:
         return Calibration(kind="none", reference=ordered, note="no null fits the bulk of the scores")
     return Calibration("fitted-null", reference=ordered, location=best[1], scale=best[2], skew=best[3], note=note)
+
+
+def wider(audit: Calibration, out_of_sample: Calibration) -> Calibration:
+    """The null of an audit: fitted to its own scores, unless the out-of-sample null reaches further.
+
+    Items that were left out of the fit as suspects score as if unseen, the others as seen. On data of few rows a column a null
+    fitted to the seen ones calls every suspect an anomaly, clean or not (our choice, measured on clean Gaussian tables).
+    """
+    if audit.kind != "fitted-null" or out_of_sample.kind != "fitted-null":
+        return audit
+    return audit if audit.score_at(FAR) >= out_of_sample.score_at(FAR) else out_of_sample

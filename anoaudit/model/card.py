@@ -29,7 +29,7 @@ def render_card(manifest: Manifest, name: str) -> str:
         "```",
         "",
         f"* **Fitted on** {training['items']} of {manifest.data['rows']} items of `{manifest.data['name']}` "
-        f"(fingerprint `{manifest.data['fingerprint'][:16]}`), {training['held_out']} kept out for calibration.",
+        f"(fingerprint `{manifest.data['fingerprint'][:16]}`), {training['held_out']} kept out of a fit of their own for p-values.",
         f"* **Assumed share of anomalies** {training['contamination']:g}; "
         f"trained on {training['train_on']} items; seed {training['seed']}.",
         f"* **Input** {_input(manifest)}",

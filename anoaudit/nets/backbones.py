@@ -144,7 +144,7 @@ def _create(timm: Any, name: str, arguments: dict[str, Any]) -> Any:
         if not timm.is_model(name.split(".")[0]):
             near = timm.list_models(f"*{name.split('.')[0][:6]}*")[:5]
             raise UsageError(
-                f"timm has no model {name!r}", f"similar: {', '.join(near) or 'none; see timm.list_models()'}"
+                f"timm has no model {name!r}", f"similar: {', '.join(near) or 'no name; see timm.list_models()'}"
             ) from error
         raise UsageError(f"backbone {name}: {_line(error)}", "see --backbone-arg") from error
     except (TypeError, ValueError, AssertionError) as error:
@@ -152,7 +152,10 @@ def _create(timm: Any, name: str, arguments: dict[str, Any]) -> Any:
 
 
 def _three(value: Any) -> list[float]:
-    values = [float(v) for v in value] if isinstance(value, list | tuple) else [float(value)] * 3
+    try:
+        values = [float(v) for v in value] if isinstance(value, list | tuple) else [float(value)] * 3
+    except (TypeError, ValueError):
+        raise UsageError(f"mean and std take numbers, not {value!r}", "for example mean=0.5") from None
     if len(values) != 3:
         raise UsageError(f"mean and std take one or three numbers, not {len(values)}", "for example mean=0.5")
     return values

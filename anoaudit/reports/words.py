@@ -84,7 +84,8 @@ def calibration(values: dict[str, Any]) -> str:
         known = plural(values["n"], "known normal") if isinstance(values.get("n"), int) else "known normals"
         floor = values.get("smallest_p")  # under it no p-value can fall, which bounds what can be found
         resolved = f", smallest p {number(floor)}" if isinstance(floor, float) else ""
-        return f"controlled FDR (split-conformal on {known}{resolved}){note}"
+        word = "estimated" if values.get("exact") is False else "controlled"
+        return f"{word} FDR (split-conformal on {known}{resolved}){note}"
     if kind == "none":
         return f"none (no p-values){note}"
     return printable(kind)

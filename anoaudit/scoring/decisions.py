@@ -34,7 +34,7 @@ class Rule:
             return f"the worst {self.top_share:.4g} %"
         if calibration.kind == "none":
             return "none: no p-values, so nothing is flagged"
-        word = "controlled" if calibration.kind == "conformal-clean" else "estimated"
+        word = "controlled" if calibration.exact else "estimated"
         return f"Benjamini-Hochberg, {word} FDR {self.fdr:g}"
 
     @property

@@ -19,7 +19,7 @@ from torch import Tensor
 from anoaudit.errors import AuditError, UsageError
 
 SECONDS_BETWEEN = 10.0
-STATE, TENSORS, LOCK = "state.json", "checkpoint.safetensors", "lock"
+STATE, LOCK = "state.json", "lock"
 OURS = (LOCK, "state.*", "*.safetensors*", "features.f16", "scores.parquet*", ".scores.parquet*")
 
 
@@ -60,6 +60,11 @@ class Checkpoints:
             )
         return state
 
+    @property
+    def found(self) -> bool:
+        """Whether there is an interrupted run to go on from."""
+        return self._found is not None
+
     def load(self, stage: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """State and tensors of an interrupted stage, or None."""
         state = self._found
@@ -69,7 +74,7 @@ class Checkpoints:
         try:
             return entry["state"], load_file(self.folder / entry["file"])
         except (SafetensorError, OSError, KeyError) as error:
-            raise AuditError(f"{self.folder / TENSORS} is damaged", "start anew without --resume") from error
+            raise AuditError(f"{self.folder} holds a damaged checkpoint", "start anew without --resume") from error
 
     def due(self) -> bool:
         """Whether the last write is long enough ago."""

@@ -128,15 +128,13 @@ def extract(
 ) -> ImageBatches:
     """Run the frozen backbone once over the training images, fit the scaler, cache the features.
 
-    Of spatial maps, `locations` random places of each image are kept (None: all, in order), fewer when the cache would exceed
-    its bound; with all places, fewer images instead. `channels` (int64[c]) keeps only those channels.
+    Of spatial maps, `locations` random places of each image are kept, fewer when the cache would exceed its bound; None keeps
+    all, in order (see `bounded`). `channels` (int64[c]) keeps only those channels.
     """
     backbone.to(device).eval()
     width, grid = int(backbone.channels), backbone.grid  # type: ignore[arg-type]
     channels = torch.arange(width) if channels is None else channels
     places_all = grid[0] * grid[1] if isinstance(grid, tuple) else 1
-    if locations is None:
-        items = _bounded(items, CACHE_BYTES // (2 * len(channels) * places_all), seed, reporter)
     kept = min(locations or places_all, places_all)
     if locations is not None:
         kept = max(min(kept, CACHE_BYTES // (2 * len(channels) * len(items))), min(MIN_LOCATIONS, kept))
@@ -171,17 +169,18 @@ def extract(
     return ImageBatches(cache, places, scaler.to(device), origin.clone(), channels.to(device), items.labels)
 
 
-def _bounded(items: TrainingItems, most: int, seed: int, reporter: Reporter) -> TrainingItems:
-    """At most so many of the items, chosen at random."""
+def bounded(items: TrainingItems, numbers: int, seed: int, reporter: Reporter) -> TrainingItems:
+    """So many of the items, chosen at random, that the cache holds them at `numbers` half-precision numbers each."""
+    most = CACHE_BYTES // (2 * numbers)
     if len(items) <= most:
         return items
-    chosen = np.random.default_rng(seed).choice(np.flatnonzero(items.split.train), most, replace=False)
-    train = np.zeros_like(items.split.train)
-    train[chosen] = True
+    chosen = np.random.default_rng(seed).choice(np.flatnonzero(items.mask), most, replace=False)
+    mask = np.zeros_like(items.mask)
+    mask[chosen] = True
     reporter.note(
         f"training on {most} of {len(items)} images: their features fill the cache of {CACHE_BYTES >> 30} GiB"
     )
-    return replace(items, split=replace(items.split, train=train))
+    return replace(items, mask=mask)
 
 
 def _features(backbone: nn.Module, images: Tensor, device: torch.device) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from anoaudit.progress import Reporter
 from anoaudit.training.checkpoint import Checkpoints
 from anoaudit.training.device import choose_device, seed_everything
 from anoaudit.training.export import export, opset_of
-from anoaudit.training.items import Split, TrainingItems, split_items, survey
+from anoaudit.training.items import Split, TrainingItems, split_items, survey, training_items
 from anoaudit.training.parity import ITEMS, check_parity, median_absolute_deviation
 from anoaudit.training.trainer import Trainer
 
@@ -42,6 +43,7 @@ class FitSettings:
     only_normal: bool = False
     backbone: str | None = None
     weights: Path | None = None
+    id_column: str | None = None  # recorded for `score`
     backbone_arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -86,12 +88,15 @@ def fit_detector(
         assert backbone is not None
         spec = ImageSpec(height=int(backbone.height), width=int(backbone.width))  # type: ignore[arg-type]
     split = _split(dataset, spec, settings, too_many, reporter)
-    checkpoints = Checkpoints(part, _identity(dataset, settings, backbone_facts), resume)
+    checkpoints = Checkpoints(part, _identity(dataset, spec, split, settings, backbone_facts), resume)
+    if resume and not checkpoints.found:
+        reporter.note("there is no checkpoint to go on from: starting anew")
     trainer = Trainer(device, settings.seed, settings.contamination, checkpoints, reporter, backbone, warnings=warnings)
-    items = TrainingItems(dataset, spec, split)
+    items = training_items(dataset, spec, split)
+    kept = f"{int(split.held_out.sum())} kept out" + ("" if split.clean else " of a first fit, for p-values")
     reporter.note(
-        f"fitting {settings.method.name} on {len(items)} {_noun(dataset)} of {dataset.source} "
-        f"({int(split.held_out.sum())} kept out), {device.type}, seed {settings.seed}"
+        f"fitting {settings.method.name} on {len(items)} {_noun(dataset)} of {dataset.source} ({kept}), "
+        f"{device.type}, seed {settings.seed}"
     )
     detector = settings.method.load()(items, settings.options, trainer)
     return _finish(detector, items, settings, trainer, backbone_facts)
@@ -106,25 +111,27 @@ def _finish(
 ) -> Fitted:
     """Export, self-check, calibration and parity of a trained detector."""
     trainer.reporter.note("exporting and checking")
-    sample = _sample(items, items.split.train, ITEMS, settings.seed)
+    sample = _sample(items, items.mask, ITEMS, settings.seed)
     example = torch.from_numpy(sample[:2])
     with torch.no_grad():
         result = detector.cpu().eval()(example)
     outputs = ("score", "map") if isinstance(result, tuple) else ("score",)
     graph = export(detector, example, outputs)
     session = Session(graph, device="cpu")
-    held_out = _scores(items, items.split.held_out, session)
+    held_out = _scores(items, items.split.held_out, session) if items.split.clean else trainer.held_out_scores
+    assert held_out is not None, "a method must call trainer.calibrate where items are kept out of a first fit"
     seen = session.run(sample)[0].astype(np.float64)
     check = trainer.self_check(np.concatenate([held_out, seen]))
-    # From 50 items on there are p-values (DESIGN, contract 6), though of 50 a third, 16, can be kept out at most.
-    least = MIN_ROWS if int((items.split.train | items.split.held_out).sum()) < MIN_ROWS else MIN_ROWS // 3
-    calibration = conformal(held_out) if items.split.clean else fit_null(held_out, least)
+    if items.split.clean:
+        calibration = conformal(held_out)
+    else:  # from 50 items on there are p-values (DESIGN, contract 6), though of 50 only 25 can be kept out
+        calibration = fit_null(held_out, MIN_ROWS if len(items) < MIN_ROWS else MIN_ROWS // 2)
     mad = median_absolute_deviation(np.concatenate([held_out, seen]))
     bar = float(np.quantile(held_out, 1 - min(max(settings.contamination, 0.01), 0.5)))
     bar = _between(np.concatenate([held_out, seen]), bar)
     parity = check_parity(detector, session, sample, mad, lambda scores: scores >= bar, settings.seed)
     training = {
-        "items": len(items), "held_out": int(items.split.held_out.sum()), "contamination": settings.contamination,
+        "held_out": int(items.split.held_out.sum()), "contamination": settings.contamination,
         "train_on": "normal" if settings.only_normal else "all", "seed": settings.seed, "device": trainer.device.type,
         "precision": "bf16" if trainer.device.type == "cuda" else "float32", "self_check": check, **trainer.facts,
     }  # fmt: skip
@@ -217,10 +224,14 @@ def _note_dropped(dropped: dict[str, str], dataset: Dataset, reporter: Reporter)
         reporter.note(f"not used as features: {', '.join(named)}")
 
 
-def _identity(dataset: Dataset, settings: FitSettings, backbone_facts: dict[str, Any] | None) -> dict[str, Any]:
+def _identity(
+    dataset: Dataset, spec: InputSpec, split: Split, settings: FitSettings, backbone_facts: dict[str, Any] | None
+) -> dict[str, Any]:
     """What must be equal for `--resume`."""
+    items = hashlib.sha256(b"".join(array.tobytes() for array in (split.train, split.held_out, split.labels)))
     return {
-        "data": dataset.outline(), "method": settings.method.name, "options": _plain(vars(settings.options)),
+        "data": dataset.outline(), "columns": spec.to_json(), "items or labels": items.hexdigest(),
+        "versions": _versions(), "method": settings.method.name, "options": _plain(vars(settings.options)),
         "contamination": settings.contamination, "seed": settings.seed, "only_normal": settings.only_normal,
         "backbone": settings.backbone, "weights": (backbone_facts or {}).get("weights"),
         "backbone_arguments": settings.backbone_arguments,

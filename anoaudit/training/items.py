@@ -46,7 +46,9 @@ def split_items(
         )
     clean = only_normal or int(normal.sum()) >= 3 * MIN_HELD_OUT
     pool = np.flatnonzero(normal if clean else readable)
-    size = min(max(round(HELD_OUT_SHARE * len(pool)), MIN_HELD_OUT), MAX_HELD_OUT, len(pool) // 3)
+    # With fitted nulls the kept-out items come back for the final fit, so that half of a small set may be kept out.
+    most = len(pool) // 3 if clean else len(pool) // 2
+    size = min(max(round(HELD_OUT_SHARE * len(pool)), MIN_HELD_OUT), MAX_HELD_OUT, most)
     held_out = np.zeros(len(readable), dtype=bool)
     held_out[rng.choice(pool, size, replace=False)] = True
     train = (normal if only_normal else readable) & ~held_out
@@ -60,23 +62,35 @@ def split_items(
 
 @dataclass(frozen=True)
 class TrainingItems:
-    """What a method's `fit` gets: the items to train on, streamed as often as wanted, and their labels."""
+    """What a method's `fit` gets: the items to train on, streamed as often as wanted, and their labels.
+
+    Where the kept-out items are known normals they stay out for good (`kept_out` is all false): their p-values are exact. Else
+    they are among the items: a first fit without `kept_out` gives out-of-sample scores for the null, the final one takes all,
+    because items that were trained on and items that were not cannot be ranked together (measured: kept-out normals outrank
+    trained anomalies on small folders).
+    """
 
     dataset: Dataset
     spec: InputSpec
     split: Split
+    mask: npt.NDArray[np.bool_]  # bool over the dataset: which items these are
 
     def __len__(self) -> int:
-        return int(self.split.train.sum())
+        return int(self.mask.sum())
 
     @property
     def labels(self) -> npt.NDArray[np.int8]:
-        """int8[N] of the training items in order, -1 unknown."""
-        return self.split.labels[self.split.train]
+        """int8[N] of the items in order, -1 unknown."""
+        return self.split.labels[self.mask]
+
+    @property
+    def kept_out(self) -> npt.NDArray[np.bool_]:
+        """bool[N] of the items in order: those that the first fit must not see."""
+        return self.split.held_out[self.mask]
 
     def chunks(self, size: int) -> Iterator[Chunk]:
         """Training items, in dataset order. Items that became unreadable since raise AuditError."""
-        for chunk in self.dataset.chunks(self.spec, size, self.split.train):
+        for chunk in self.dataset.chunks(self.spec, size, self.mask):
             lost = next((reason for reason in chunk.reasons if reason is not None), None)
             if lost is not None:
                 raise AuditError(f"{self.dataset.source} changed while it was being read ({lost})", "run fit again")
@@ -85,6 +99,11 @@ class TrainingItems:
     def values(self, size: int = 50_000) -> npt.NDArray[np.float64]:
         """All training rows of a table, float64[N, D]."""
         return np.concatenate([chunk.values for chunk in self.chunks(size)])
+
+
+def training_items(dataset: Dataset, spec: InputSpec, split: Split) -> TrainingItems:
+    """The items of a split that a method trains on."""
+    return TrainingItems(dataset, spec, split, split.train if split.clean else split.train | split.held_out)
 
 
 def survey(

@@ -29,6 +29,22 @@ class Batches(Protocol):
 
 
 SMALLEST_BATCH = 2  # contrasts need two
+
+
+class Part:
+    """Some of the items of other batches."""
+
+    def __init__(self, data: Batches, rows: Tensor) -> None:
+        self._data, self._rows = data, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """See Batches."""
+        return self._data.batch(self._rows[indices], device)
+
+
 Objective = Callable[[Tensor, Tensor, int], Tensor]  # (x, labels, epoch) → scalar loss
 
 

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from anoaudit.errors import AuditError
+from anoaudit.model.session import BATCH
 from anoaudit.progress import Reporter
 from anoaudit.training.checkpoint import Checkpoints
+from anoaudit.training.items import TrainingItems
 from anoaudit.training.loop import Batches, History, Objective, Schedule, train
 
 Array = npt.NDArray[np.float64]
@@ -32,6 +34,7 @@ class Trainer:
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     history: History | None = None
+    held_out_scores: Array | None = None  # of the first fit, on the items that it did not see
 
     def run(
         self,
@@ -40,13 +43,26 @@ class Trainer:
         data: Batches,
         schedule: Schedule,
         memory: deque[float] | None = None,
+        stage: str = "train",
     ) -> None:
         """Train, and keep the history for the self-check. `memory` is what the objective carries from batch to batch."""
         self.history = train(
             module, objective, data, schedule,
             device=self.device, seed=self.seed, checkpoints=self.checkpoints, reporter=self.reporter,
-            memory=memory,
+            memory=memory, stage=stage,
         )  # fmt: skip
+
+    @torch.no_grad()
+    def calibrate(self, first: nn.Module, items: TrainingItems) -> None:
+        """Score the kept-out items with a detector that never saw them: the null of `score` rests on these scores."""
+        first.to(self.device).eval()
+        scores = []
+        with self.reporter.phase("scoring kept-out items", None) as task:
+            for chunk in items.dataset.chunks(items.spec, BATCH[items.dataset.kind], items.split.held_out):
+                out = first(torch.from_numpy(chunk.values).to(self.device))
+                scores.append((out[0] if isinstance(out, tuple) else out).double().cpu().numpy())
+                task.update(len(scores))
+        self.held_out_scores = np.concatenate(scores)
 
     def self_check(self, scores: Array) -> dict[str, Any]:
         """Did training do anything? Scores of readable items must be finite and spread, the loss and the weights must have moved.

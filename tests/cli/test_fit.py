@@ -175,8 +175,9 @@ def test_labels_as_supervision(run: Run, tmp_path: Path) -> None:
         assert done.code == 0, done.err
         manifest = json.loads((tmp_path / "t.anoaudit" / "manifest.json").read_text())
         assert manifest["calibration"]["kind"] == "conformal-clean"
+        assert "an estimate for the items trained on" in done.out
+        assert "controlled" in run("score", data, "-m", tmp_path / "t.anoaudit").out
         assert "anomaly" not in [column["name"] for column in manifest["input"]["columns"]]
-        assert "controlled" in done.out
 
 
 def test_same_seed_same_model_and_scores(table: Fitted, run: Run, tmp_path: Path) -> None:
@@ -189,6 +190,67 @@ def test_same_seed_same_model_and_scores(table: Fitted, run: Run, tmp_path: Path
         pl.read_parquet(m / "scores.parquet").select(columns) for m in (table.model, tmp_path / "again.anoaudit")
     )
     assert first.equals(second)
+
+
+def test_the_truth_never_reaches_training(table: Fitted, run: Run, tmp_path: Path) -> None:
+    frame = pl.read_parquet(table.data).with_columns(anomaly=pl.col("anomaly").shuffle(seed=1))
+    frame.write_parquet(tmp_path / "pumps.parquet")
+    done = run(
+        "fit", tmp_path / "pumps.parquet", "--truth", "anomaly", "--id-column", "key", "-o", tmp_path / "m.anoaudit"
+    )
+    assert done.code == 0
+    assert (tmp_path / "m.anoaudit" / "model.onnx").read_bytes() == (table.model / "model.onnx").read_bytes()
+
+
+def test_clean_data_have_next_to_no_findings(run: Run, tmp_path: Path) -> None:
+    """Few rows a column: what the fit leaves out as suspect must not be found anomalous for that alone."""
+    rng = np.random.default_rng(3)
+    pl.DataFrame(rng.normal(size=(300, 60)), schema=[f"c{i}" for i in range(60)]).write_parquet(
+        tmp_path / "clean.parquet"
+    )
+    done = run("fit", tmp_path / "clean.parquet", "-o", tmp_path / "m.anoaudit", "--format", "json")
+    assert json.loads(done.out)["summary"]["flagged"] <= 3
+
+
+def test_an_interrupted_fit_resumes_to_the_same_model(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = _write(tmp_path / "t.parquet", make_table(120, 5))
+    arguments = [
+        "fit",
+        data,
+        "--truth",
+        "anomaly",
+        "--exclude",
+        "key",
+        "--set",
+        "detector=deep-svdd",
+        "--set",
+        "epochs=12",
+    ]
+    assert run(*arguments, "-o", tmp_path / "whole.anoaudit").code == 0
+
+    from anoaudit.training import loop
+
+    monkeypatch.setattr("anoaudit.training.checkpoint.SECONDS_BETWEEN", 0.0)
+    real, calls = loop._epoch, []
+
+    def interrupted(*positional: object, **named: object) -> object:
+        calls.append(1)
+        if len(calls) == 18:  # in the final fit, after the one for calibration
+            raise KeyboardInterrupt
+        return real(*positional, **named)
+
+    monkeypatch.setattr(loop, "_epoch", interrupted)
+    assert run(*arguments, "-o", tmp_path / "part.anoaudit").code == 130
+    assert not (tmp_path / "part.anoaudit").exists()
+    refused = run(*arguments, "--columns", "load,flow", "-o", tmp_path / "part.anoaudit", "--resume")
+    assert (refused.code, "differs" in refused.err) == (2, True)
+    resumed = run(*arguments, "-o", tmp_path / "part.anoaudit", "--resume")
+    assert (resumed.code, "resuming" in resumed.err) == (0, True)
+    first, second = ((tmp_path / f"{name}.anoaudit" / "model.onnx").read_bytes() for name in ("whole", "part"))
+    assert first == second
+    assert not (tmp_path / "part.anoaudit.part").exists()
 
 
 def test_fail_on_names_the_clause_and_still_writes_the_model(table: Fitted, run: Run, tmp_path: Path) -> None:

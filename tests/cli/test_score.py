@@ -234,6 +234,30 @@ def test_output_that_cannot_be_written_is_exit_3(table: Fitted, run: Run) -> Non
     assert "Traceback" not in done.err
 
 
+def test_inputs_are_never_overwritten(table: Fitted, run: Run, tmp_path: Path) -> None:
+    data, labels = tmp_path / "d.parquet", tmp_path / "labels.csv"
+    shutil.copy(table.data, data)
+    shutil.copy(table.labels, labels)
+    before = data.read_bytes(), labels.read_bytes()
+    for out in (data, labels):
+        done = run("score", data, "-m", table.model, "--truth", labels, "-o", out)
+        assert (done.code, "overwritten" in done.err) == (2, True)
+    assert run("report", table.model, "-o", table.model / "r.csv").code == 2
+    assert (data.read_bytes(), labels.read_bytes()) == before
+
+
+def test_the_model_remembers_the_id_column(table: Fitted, run: Run) -> None:
+    document = json.loads(run("score", table.data, "-m", table.model, "--truth", table.labels, "-f", "json").out)
+    assert document["rows"][0]["id"].startswith("row-")
+    assert document["metrics"]["anomalies"] == 12
+
+
+def test_a_closed_pipe_never_looks_like_a_finding(table: Fitted) -> None:
+    for words in (f"report '{table.model}' -f ndjson", "methods loe", "--help"):
+        command = f"'{sys.executable}' -m anoaudit {words} | head -n 1"
+        assert subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True).returncode == 0
+
+
 def test_report_of_a_model_and_of_every_format(table: Fitted, run: Run, tmp_path: Path) -> None:
     assert "Most anomalous" in run("report", table.model).out
     for suffix in ("csv", "json", "ndjson", "parquet"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ from anoaudit.methods.loe.detectors import NTL, DeepSVDD, Spatial
 from anoaudit.methods.loe.gaussian import GaussianMap, GaussianVector, alternate
 from anoaudit.methods.loe.options import LoeOptions
 from anoaudit.training.export import export
-from anoaudit.training.features import LocationScaler, RowBatches, extract
+from anoaudit.training.features import LocationScaler, RowBatches, bounded, extract
 from anoaudit.training.items import TrainingItems
-from anoaudit.training.loop import Batches, Schedule
+from anoaudit.training.loop import Batches, Part, Schedule
 from anoaudit.training.trainer import Trainer
 
 EPOCHS, MIN_STEPS = 30, 600  # auto epochs: 30, or as many as make 600 steps, at most 300
@@ -28,7 +29,8 @@ SVDD_WIDTHS = (
     128,
     64,
 )  # wider than NTL's rule: on a narrow one the centre swallows the anomalies (our choice, by development tables)
-START_ITEMS = 2048
+BATCH, MAP_BATCH = 128, 16
+START_ITEMS, START_MAPS = 2048, 64  # Deep SVDD's centre comes from so many items
 
 
 class TableDetector(nn.Module):
@@ -66,6 +68,9 @@ class SpatialDetector(PooledDetector):
         return result
 
 
+Detector = TableDetector | PooledDetector
+
+
 def fit(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Module:
     """Train LOE on the items; returns the detector that is exported.
 
@@ -92,20 +97,16 @@ def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> n
     if scaling == "location":
         raise UsageError("--set scaling=location is for images", "use standard, robust, minmax or none")
     rows = items.values()
-    torch.manual_seed(trainer.seed)
     inlet = TableInput(items.spec, rows, scaling)
-    name = options.detector
-    pair = GaussianVector(inlet.width) if name == "gaussian" else _loss_pair(name, inlet.width, options)
-    detector = TableDetector(inlet, pair)
-    export(detector, torch.from_numpy(rows[:2]), ("score",))  # pre-flight: fail in seconds, not after training
+
+    def make() -> TableDetector:
+        width, name = inlet.width, options.detector
+        return TableDetector(inlet, GaussianVector(width) if name == "gaussian" else _loss_pair(name, width, options))
+
+    export(make(), torch.from_numpy(rows[:2]), ("score",))  # pre-flight: fail in seconds, not after training
     with torch.no_grad():
         features = torch.cat([inlet(part) for part in torch.split(torch.from_numpy(rows), 50_000)])
-    data = RowBatches(features, items.labels)
-    if isinstance(pair, GaussianVector):
-        _alternate(pair, data, options, trainer)
-    else:
-        _train(pair, data, options, trainer, default_batch=128)
-    return detector
+    return _fit_both(make, RowBatches(features, items.labels), items, options, trainer)
 
 
 def _fit_images(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Module:
@@ -115,56 +116,76 @@ def _fit_images(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> 
     scaling = options.scaling or ("location" if grid is not None and name == "deep-svdd" else "standard")
     if scaling not in ("location", "standard", "none"):
         raise UsageError(f"--set scaling={scaling} is for tables", "use location, standard or none")
-    torch.manual_seed(trainer.seed)
     scaler = LocationScaler(backbone.channels, grid, per_location=scaling == "location", off=scaling == "none")
-    pair, kept = _image_pair(name, backbone.channels, grid, options, trainer.seed)
-    detector = (SpatialDetector if grid is not None else PooledDetector)(backbone, scaler, pair)
+    chosen = np.random.default_rng(trainer.seed).permutation(backbone.channels)[: options.channels]
+    kept = torch.from_numpy(np.sort(chosen)) if name == "gaussian" and grid is not None else None
+
+    def make() -> PooledDetector:
+        pair = _image_pair(backbone.channels, kept, grid, options)
+        return (SpatialDetector if grid is not None else PooledDetector)(backbone, scaler, pair)
+
     example = torch.zeros(2, backbone.height, backbone.width, 3, dtype=torch.uint8)
-    export(detector, example, ("score", "map") if grid is not None else ("score",))
+    export(make(), example, ("score", "map") if grid is not None else ("score",))
+    if kept is not None:
+        items = bounded(items, len(kept) * grid[0] * grid[1], trainer.seed, trainer.reporter)
     data = extract(
         items, backbone, scaler, None if name == "gaussian" else options.locations, channels=kept,
         device=trainer.device, seed=trainer.seed, folder=trainer.checkpoints.folder, reporter=trainer.reporter,
     )  # fmt: skip
-    if isinstance(pair, GaussianMap | GaussianVector):
-        _alternate(pair, data, options, trainer)
+    return _fit_both(make, data, items, options, trainer)
+
+
+def _image_pair(width: int, kept: Tensor | None, grid: tuple[int, int] | None, options: LoeOptions) -> nn.Module:
+    """The loss pair for feature maps (of a grid) or vectors; a map of Gaussians uses the channels `kept`."""
+    if options.detector == "gaussian":
+        return GaussianVector(width) if grid is None or kept is None else GaussianMap(kept, grid, options.top)
+    pair = _loss_pair(options.detector, width, options)
+    return pair if grid is None else Spatial(pair, options.top)
+
+
+def _fit_both(
+    make: Callable[[], Detector], data: Batches, items: TrainingItems, options: LoeOptions, trainer: Trainer
+) -> nn.Module:
+    """The first fit, whose scores of the kept-out items make the null, then the final one on all items."""
+    kept_out = torch.from_numpy(items.kept_out)
+    if kept_out.any():
+        first = _fit_one(make, Part(data, torch.nonzero(~kept_out)[:, 0]), options, trainer, "calibration")
+        trainer.calibrate(first, items)
+    return _fit_one(make, data, options, trainer, "train")
+
+
+def _fit_one(
+    make: Callable[[], Detector], data: Batches, options: LoeOptions, trainer: Trainer, stage: str
+) -> nn.Module:
+    torch.manual_seed(trainer.seed)
+    detector = make()
+    if isinstance(detector.pair, GaussianMap | GaussianVector):
+        _alternate(detector.pair, data, options, trainer)
     else:
-        _train(pair, data, options, trainer, default_batch=16 if grid is not None else 128)
+        _train(detector.pair, data, options, trainer, stage)
+    trainer.facts["items"] = len(data)
     return detector
-
-
-def _image_pair(
-    name: str, width: int, grid: tuple[int, int] | None, options: LoeOptions, seed: int
-) -> tuple[nn.Module, Tensor | None]:
-    """The loss pair for feature maps or vectors, and which channels it uses (None: all)."""
-    if name == "gaussian":
-        if grid is None:
-            return GaussianVector(width), None
-        kept = np.random.default_rng(seed).permutation(width)[: options.channels]
-        channels = torch.from_numpy(np.sort(kept))
-        return GaussianMap(channels, grid, options.top), channels
-    pair = _loss_pair(name, width, options)
-    return (pair if grid is None else Spatial(pair, options.top)), None
 
 
 def _alternate(head: GaussianVector | GaussianMap, data: Batches, options: LoeOptions, trainer: Trainer) -> None:
     kind = options.assignment or "refine"
     assignment = Assignment(kind, trainer.contamination, warmup=0)
     distances = alternate(head, data, assignment, options.rounds, trainer.device, trainer.reporter)
-    trainer.facts |= {"assignment": kind, "rounds": len(distances), "mean_distances": distances}
-    head.to("cpu")
+    trainer.facts |= {"assignment": kind, "rounds": len(distances), "mean_distances": distances, "precision": "float64"}
 
 
-def _train(pair: nn.Module, data: Batches, options: LoeOptions, trainer: Trainer, default_batch: int) -> None:
+def _train(pair: nn.Module, data: Batches, options: LoeOptions, trainer: Trainer, stage: str) -> None:
     """The M- and E-steps in one loop: each batch's loss under the assignment."""
-    batch_size = min(options.batch_size or default_batch, len(data))
+    maps = isinstance(pair, Spatial)
+    batch_size = min(options.batch_size or (MAP_BATCH if maps else BATCH), len(data))
     steps = math.ceil(len(data) / batch_size)
     epochs = options.epochs or min(MAX_EPOCHS, max(EPOCHS, math.ceil(MIN_STEPS / steps)))
     warmup = min(options.warmup, epochs - 1)
     kind = options.assignment or "soft"
     assignment = Assignment(kind, trainer.contamination, warmup)
-    first = torch.from_numpy(np.random.default_rng(trainer.seed).permutation(len(data))[:START_ITEMS])
+    some = np.random.default_rng(trainer.seed).permutation(len(data))[: START_MAPS if maps else START_ITEMS]
     pair.to(trainer.device)
-    pair.start(data.batch(first[: START_ITEMS if default_batch == 128 else 64], trainer.device)[0])  # type: ignore[operator]
+    pair.start(data.batch(torch.from_numpy(some), trainer.device)[0])  # type: ignore[operator]
 
     def objective(x: Tensor, labels: Tensor, epoch: int) -> Tensor:
         normal_B, anomaly_B = pair.losses(x)  # type: ignore[operator]
@@ -172,9 +193,8 @@ def _train(pair: nn.Module, data: Batches, options: LoeOptions, trainer: Trainer
 
     lr = options.lr or (LR_DEEP_SVDD if options.detector == "deep-svdd" else LR)
     schedule = Schedule(epochs, batch_size, lr, options.weight_decay, assignment.warmup)
-    trainer.run(pair, objective, data, schedule, assignment.pool)
-    trainer.facts |= {"assignment": kind, "batch_size": batch_size, "epochs": epochs}
-    pair.to("cpu")
+    trainer.run(pair, objective, data, schedule, assignment.pool, stage)
+    trainer.facts |= {"assignment": kind, "batch_size": batch_size, "epochs": epochs, "lr": lr}
 
 
 def _loss_pair(name: str, width: int, options: LoeOptions) -> nn.Module:
