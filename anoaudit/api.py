@@ -247,7 +247,8 @@ def _write(path: Path, dataset: Dataset, settings: Any, fitted: Any, table: Scor
     manifest = Manifest(
         method=settings.method.name, options=fitted.options, input=fitted.spec, outputs=fitted.outputs,
         calibration=fitted.calibration.to_json(), training=fitted.training,
-        data={"name": dataset.name, "fingerprint": table.summary.fingerprint, "rows": table.summary.rows, "id_column": settings.id_column},
+        data={"name": dataset.name, "fingerprint": table.summary.fingerprint, "rows": table.summary.rows,
+              "id_column": settings.id_column},
         parity=fitted.parity, opset=fitted.opset, versions=fitted.versions, backbone=fitted.backbone,
         warnings=fitted.warnings, anoaudit=__version__,
     )  # fmt: skip

@@ -22,7 +22,8 @@ Decoded = npt.NDArray[np.uint8] | str  # pixels, or the reason why there are non
 def scan(root: Path, suffixes: frozenset[str]) -> tuple[list[Path], int]:
     """Files below `root` with one of the suffixes, sorted, and how many other visible files there are.
 
-    Hidden files and folders are passed over, so are models that `fit` wrote. Links are followed; a folder reached again (a loop, or two links
+    Hidden files and folders are passed over, so are models that `fit` wrote. Links are followed; a folder reached again
+    (a loop, or two links
     to it) is not entered again. Raises OSError for a folder that cannot be listed: its items would be missing unseen.
     """
     found: list[Path] = []

@@ -45,7 +45,7 @@ class Results:
     """`results/NAME.json`: machine, versions, settings, cells, and whether all cells are there."""
 
     def __init__(self, name: str, given: Settings) -> None:
-        self.path = RESULTS / f"{name}.json"
+        self.path, self.given = RESULTS / f"{name}.json", given
         self.cells: dict[str, Any] = {}
         if self.path.exists() and not given.fresh:
             self.cells = json.loads(self.path.read_text())["cells"]
@@ -64,6 +64,8 @@ class Results:
         document = {
             "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
             "versions": {name: version(name) for name in names if _installed(name)},
+            "settings": {"seeds": self.given.seeds, "budget": self.given.budget},
+            "commit": _commit(),
             "complete": len(self.cells) >= asked,
             "cells": self.cells,
         }
@@ -103,6 +105,11 @@ def _installed(name: str) -> bool:
     except Exception:
         return False
     return True
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(RESULTS.parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _cpu() -> str:

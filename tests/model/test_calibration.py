@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anoaudit.model.calibration import Calibration, conformal, fit_null
+from anoaudit.model.calibration import FAR, Calibration, conformal, fit_null, wider
 
 FINITE = st.floats(-1e30, 1e30, allow_nan=False)
 
@@ -38,7 +38,9 @@ def test_conformal_is_uniform_on_exchangeable_data() -> None:
 
 
 def test_conformal_says_how_small_p_can_be() -> None:
-    assert conformal(np.arange(99.0)).to_json() == {"kind": "conformal-clean", "n": 99, "smallest_p": 0.01}
+    assert conformal(np.arange(99.0)).to_json() == {
+        "kind": "conformal-clean", "n": 99, "smallest_p": 0.01, "exact": True,
+    }  # fmt: skip
 
 
 EXTREMES = np.array([-1.7e308, -1e30, -1e10, -3.0, -1.0, 0.0, 0.5, 1.0, 2.0, 10.0, 1e3, 1e10, 1e30, 1.7e308])
@@ -105,3 +107,17 @@ def test_the_null_looks_past_the_anomalies(share: float) -> None:
     anomalies = fit_null(scores).p_values(np.array([12.0]))
     assert anomalies is not None
     assert anomalies[0] < 1e-3
+
+
+def test_the_audit_takes_the_null_that_reaches_further() -> None:
+    rng = np.random.default_rng(0)
+    narrow, wide = fit_null(rng.normal(0, 1, 500)), fit_null(rng.normal(0, 2, 500))
+    assert wider(narrow, wide) is wide
+    assert wider(wide, narrow) is wide
+    none = fit_null(np.zeros(3))
+    assert wider(narrow, none) is narrow
+    assert wider(none, wide) is none
+    for null in (narrow, wide):
+        far = null.p_values(np.array([null.score_at(FAR)]))
+        assert far is not None
+        assert abs(float(far[0]) - 0.001) < 1e-4

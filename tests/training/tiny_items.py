@@ -83,7 +83,7 @@ def items_of(values: np.ndarray, labels: np.ndarray | None = None) -> TrainingIt
         )
     )
     everything = np.ones(n, dtype=bool)
-    return TrainingItems(Memory(values), spec, Split(everything, ~everything, labels, False))
+    return TrainingItems(Memory(values), spec, Split(everything, ~everything, labels, False), everything)
 
 
 def trainer_in(
