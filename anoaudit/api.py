@@ -94,10 +94,11 @@ def fit(
         )
     if not 0 <= seed < 2**62:
         raise UsageError(f"--seed {seed} is negative or too large", "give a whole number from 0")
-    if method == "loe" and labels is not None and values.assignment != "gt" and train_on == "all":
-        reporter.note(
-            "loe trains without labels; they calibrate the p-values only (train on them with --set assignment=gt)"
-        )
+    _device(device)
+    if device == "cuda":
+        from anoaudit.model.session import require_cuda
+
+        require_cuda()
     dataset = _open(data, columns, exclude, id_column, truth, labels)
     path = Path(out) if out is not None else Path(f"{dataset.name}.anoaudit")
     if path.exists() and not force:

@@ -20,7 +20,6 @@ class Method:
     title: str
     paper: str
     summary: str
-    needs_labels: bool
     options: type[Any]
     module: str
 
@@ -38,7 +37,6 @@ METHODS = {
             title="Latent Outlier Exposure",
             paper="Qiu et al., Latent Outlier Exposure for Anomaly Detection with Contaminated Data, ICML 2022 (arXiv 2202.08088)",
             summary="For unlabelled data with anomalies in it: the most anomalous share α of the items is not trained as normal.",
-            needs_labels=False,
             options=LoeOptions,
             module="anoaudit.methods.loe.method",
         ),

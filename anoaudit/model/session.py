@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime as ort
 
 from anoaudit.errors import AuditError
@@ -83,6 +84,19 @@ def _check_result(name: str, values: Any, shape: tuple[int, ...]) -> None:
         raise AuditError(f"the model's {name} is {kind}{list(found)} for {shape[0]} items", "fit a new model")
 
 
+def require_cuda() -> None:
+    """Raise AuditError unless onnxruntime can really use a GPU: better before training than after it."""
+    value = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "probe", [value("x", 1, [1])], [value("y", 1, [1])])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    session, reason = _try_cuda(model.SerializeToString())
+    if session is None:
+        raise AuditError(
+            f"--device cuda: onnxruntime cannot use a GPU here ({reason})", "run `anoaudit doctor`, or --device cpu"
+        )
+
+
 def gpu_visible() -> bool:
     """Whether a CUDA device may be there: trying costs seconds, and onnxruntime complains loudly without one."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
@@ -106,7 +120,7 @@ def _try_cuda(data: bytes) -> tuple[Any, str]:
         return None, "no CUDA device is visible"
     try:
         ort.preload_dlls()
-        session = ort.InferenceSession(data, _options(0), providers=[CUDA, CPU])
+        session = ort.InferenceSession(data, _options(0), providers=[(CUDA, {"use_tf32": "0"}), CPU])
     except Exception as error:
         return None, _first_line(error)
     if session.get_providers()[0] != CUDA:

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,6 @@ from torch import nn
 from anoaudit.data.items import Dataset, ImageSpec, InputSpec
 from anoaudit.data.tables import TableFiles
 from anoaudit.errors import AuditError, UsageError
-from anoaudit.methods.registry import Method
 from anoaudit.model.calibration import MIN_ROWS, Calibration, conformal, fit_null
 from anoaudit.model.session import BATCH, Session
 from anoaudit.progress import Reporter
@@ -27,6 +26,9 @@ from anoaudit.training.export import export, opset_of
 from anoaudit.training.items import Split, TrainingItems, split_items, survey, training_items
 from anoaudit.training.parity import ITEMS, check_parity, median_absolute_deviation
 from anoaudit.training.trainer import Trainer
+
+if TYPE_CHECKING:  # methods import training, not the other way round
+    from anoaudit.methods.registry import Method
 
 Array = npt.NDArray[np.float64]
 

@@ -84,6 +84,8 @@ def fit(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Modul
         )
     if options.assignment == "gt" and (items.labels == 1).all():
         raise UsageError("--set assignment=gt: every item is labelled 1 (anomaly)", "label the normal items 0")
+    if options.assignment != "gt" and (items.labels == 1).any():
+        trainer.reporter.note("loe trains without labels; to train on them use --set assignment=gt")
     if isinstance(items.spec, TableSpec):
         return _fit_table(items, options, trainer)
     return _fit_images(items, options, trainer)
