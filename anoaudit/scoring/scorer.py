@@ -1,4 +1,4 @@
-"""Items through a model to a score table, in memory that does not grow with the data but for 16 bytes a row.
+"""Items through a model to a score table, in memory that grows with the data by some tens of bytes a row only.
 
 Two passes: scores spool to a Parquet file, then all are ranked and decided and the final table is written. Only a fixed
 threshold could stream; it takes the same road, and leaves ranks null.

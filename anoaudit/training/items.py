@@ -67,7 +67,7 @@ class TrainingItems:
     Where the kept-out items are known normals they stay out for good (`kept_out` is all false): their p-values are exact. Else
     they are among the items: a first fit without `kept_out` gives out-of-sample scores for the null, the final one takes all,
     because items that were trained on and items that were not cannot be ranked together (measured: kept-out normals outrank
-    trained anomalies on small folders).
+    trained anomalies on small folders). Column rules and the features' scales come from all items in both fits (our choice).
     """
 
     dataset: Dataset

@@ -26,8 +26,8 @@ class Gaussian(nn.Module):
     """One Gaussian at each of P places: z = W(x − μ) with WᵀW = Σ⁻¹, distance ‖z‖². Vectors are P = 1.
 
     Σ at a place is shrunk towards the mean of the places' covariances with the weight of `PRIOR_PER_CHANNEL`·C items; for a
-    single place towards its own diagonal with the weight of C items. Without it the items trained on would look closer than
-    others, and the audit could not rank both together.
+    single place towards its own diagonal with the weight of C items. It narrows the gap between
+    items that were trained on and items that were not; it does not close it, which is why the final fit takes all items.
     """
 
     mean: Tensor
