@@ -231,7 +231,7 @@ def _audit(
             known: Calibration = replace(fitted.calibration, exact=False, note=note)
             return known
         null: Calibration = fitted.calibration
-        return wider(fit_null(scores), null)
+        return wider(fit_null(scores, settings.contamination), null)
 
     identity = {"name": name, "method": settings.method.name, "hash": hashlib.sha256(fitted.graph).hexdigest()}
     with reporter.phase("scoring", len(dataset)) as task:

@@ -1,15 +1,18 @@
 """From scores to p-values: the tail probability under a *normal reference*, and an honest name for what it is.
 
 `conformal-clean`: split-conformal on known normals kept out of training; exact for new normal data (Vovk et al.).
-`fitted-null`: a shifted log-normal fitted to the bulk of the scores. The upper tail is where the anomalies sit, so it is not
-used; the fit is extrapolated there. An estimate, never a guarantee (our choice; compare empirical nulls, Efron 2004).
+`fitted-null`: a shifted log-normal fitted to the bulk of the scores, and to its Bayesian bootstraps (Rubin 1981); p is the mean
+over the fits, so a null that rests on few scores reaches further. The upper tail is where the anomalies sit, so it is not used;
+the fit is extrapolated there. An estimate, never a guarantee (our choice; compare empirical nulls, Efron 2004).
 `none`: too few rows, or no spread; p-values are null.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -20,12 +23,42 @@ Array = npt.NDArray[np.float64]
 CalibrationKind = Literal["conformal-clean", "fitted-null", "none"]
 
 MIN_ROWS = 50  # under it a null is a guess
-#: The part of the scores that the null is fitted to: a quarter of the rows may be anomalous without touching it.
-BULK = np.linspace(0.05, 0.75, 29)
+LOWEST, FEWEST, MOST = 0.05, 0.5, 0.9  # the bulk's quantiles: from 5 % to 1 − 2α, which stays between 50 and 90 %
+POINTS = 29
 SKEWS = np.linspace(0.0, 2.0, 81)
-FAR = 3.09  # normal deviations: a p-value of 0.001, where decisions are made
-CHUNK = 100_000  # scores at a time: erfc goes through Python objects
+BOOTSTRAPS = 25
+MAX_FITS, MAX_SKEW = 1000, 5.0  # of a manifest that may be accepted
+FAR = 0.001  # the p-value at which nulls are compared: where decisions are made
+GRID = np.linspace(
+    -9.0, 38.0, 4701
+)  # normal deviations; p is tabulated on it (relative error 1e-5), and constant beyond
 SMALLEST_P = 1e-300  # beyond it doubles are zero, and no score is impossible
+
+
+@dataclass(frozen=True)
+class ShiftedLognormal:
+    """s(z) = location + scale·(exp(skew·z) − 1)/skew for a standard normal z; skew 0 is a normal."""
+
+    location: float
+    scale: float
+    skew: float
+
+    def z(self, scores: Array) -> Array:
+        """Normal deviations, −inf below the distribution's support."""
+        standard = (scores - self.location) / self.scale
+        if self.skew == 0.0:
+            return np.asarray(standard, dtype=np.float64)
+        inside = self.skew * standard
+        z = np.where(inside <= -1.0, -np.inf, np.log1p(np.maximum(inside, -1.0 + 1e-12)) / self.skew)
+        return np.asarray(z, dtype=np.float64)
+
+    def score(self, z: Array) -> Array:
+        """The inverse of `z`."""
+        return np.asarray(self.location + self.scale * _shape(self.skew, z), dtype=np.float64)
+
+
+def _shape(skew: float, z: Array) -> Array:
+    return np.asarray(np.expm1(skew * z) / skew if skew else z, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -34,9 +67,8 @@ class Calibration:
 
     kind: CalibrationKind
     reference: Array = field(default_factory=lambda: np.empty(0))
-    location: float = 0.0  # fitted-null: the bulk's median
-    scale: float = 0.0
-    skew: float = 0.0  # 0 is a normal null
+    fits: tuple[ShiftedLognormal, ...] = ()  # fitted-null: of the scores, then of their bootstraps
+    bulk: float = 0.0  # fitted-null: up to which quantile of the scores it was fitted
     note: str = ""
     exact: bool = False  # conformal-clean, for items that training did not see
 
@@ -47,31 +79,28 @@ class Calibration:
         if self.kind == "conformal-clean":
             at_least = len(self.reference) - np.searchsorted(self.reference, scores, side="left")
             return np.asarray((1.0 + at_least) / (len(self.reference) + 1.0), dtype=np.float64)
-        return np.concatenate([self._tail(part) for part in np.array_split(scores, len(scores) // CHUNK + 1)])
+        return np.asarray(np.exp(np.interp(self.fits[0].z(scores), GRID, self._log_tail)), dtype=np.float64)
 
-    def _tail(self, scores: Array) -> Array:
-        z = self._z(scores)
-        # np.frompyfunc over math.erfc: scipy is no dependency, and two million calls take half a second.
-        tail = np.asarray(np.frompyfunc(math.erfc, 1, 1)(z / math.sqrt(2.0)), dtype=np.float64) / 2.0
-        return np.clip(tail, SMALLEST_P, 1.0)
+    @cached_property
+    def _log_tail(self) -> Array:
+        """ln p at the scores that lie GRID deviations out under the first fit: the mean over all fits."""
+        scores = self.fits[0].score(GRID)
+        # np.frompyfunc over math.erfc: scipy is no dependency.
+        erfc = np.frompyfunc(math.erfc, 1, 1)
+        tails = [np.asarray(erfc(fit.z(scores) / math.sqrt(2.0)), dtype=np.float64) / 2.0 for fit in self.fits]
+        return np.asarray(np.log(np.clip(np.mean(tails, axis=0), SMALLEST_P, 1.0)), dtype=np.float64)
 
-    def _z(self, scores: Array) -> Array:
-        standard = (scores - self.location) / self.scale
-        if self.skew == 0.0:
-            return np.asarray(standard, dtype=np.float64)
-        inside = self.skew * standard
-        z = np.where(inside <= -1.0, -np.inf, np.log1p(np.maximum(inside, -1.0 + 1e-12)) / self.skew)
-        return np.asarray(z, dtype=np.float64)
-
-    def score_at(self, z: float) -> float:
-        """The score that lies z normal deviations out under the fitted null."""
-        return self.location + self.scale * (math.expm1(self.skew * z) / self.skew if self.skew else z)
+    def score_at(self, p: float) -> float:
+        """The score whose p-value is p under the fitted null."""
+        z = np.interp(-math.log(p), -self._log_tail, GRID)
+        return float(self.fits[0].score(np.asarray(z)))
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's `calibration`, without the reference scores (they are in calibration.parquet)."""
         values: dict[str, Any] = {"kind": self.kind, "n": len(self.reference)}
         if self.kind == "fitted-null":
-            values |= {"null": "shifted-lognormal", "location": self.location, "scale": self.scale, "skew": self.skew}
+            fits = [[fit.location, fit.scale, fit.skew] for fit in self.fits]
+            values |= {"null": "shifted-lognormal", "bulk": self.bulk, "fits": fits}
         if self.kind == "conformal-clean":
             values |= {"smallest_p": 1.0 / (len(self.reference) + 1), "exact": self.exact}
         if self.note:
@@ -84,15 +113,26 @@ class Calibration:
         kind = values["kind"]
         if kind not in ("conformal-clean", "fitted-null", "none"):
             raise ValueError(f"calibration kind {kind!r}")
-        numbers = {k: float(values.get(k, 0.0)) for k in ("location", "scale", "skew")}
-        if kind == "fitted-null" and not (numbers["scale"] > 0 and all(map(math.isfinite, numbers.values()))):
-            raise ValueError("the fitted null's parameters are not finite")
+        fits: tuple[ShiftedLognormal, ...] = ()
+        if kind == "fitted-null":
+            if not 1 <= len(values["fits"]) <= MAX_FITS:
+                raise ValueError("the fitted null has no parameters, or too many")
+            fits = tuple(ShiftedLognormal(*(float(v) for v in fit)) for fit in values["fits"])
+            if not all(_sound(fit) for fit in fits):
+                raise ValueError("the fitted null's parameters are not finite or out of range")
         if kind == "conformal-clean" and len(reference) == 0:
             raise ValueError("conformal calibration without reference scores")
         return cls(
-            kind=kind, reference=np.sort(reference), note=str(values.get("note", "")),
-            exact=kind == "conformal-clean" and values.get("exact") is True, **numbers,
+            kind=kind, reference=np.sort(reference), fits=fits, bulk=float(values.get("bulk", 0.0)),
+            note=str(values.get("note", "")), exact=kind == "conformal-clean" and values.get("exact") is True,
         )  # fmt: skip
+
+
+def _sound(fit: ShiftedLognormal) -> bool:
+    """Whether its scores are finite all over the grid."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        ends = fit.score(GRID[[0, -1]])
+    return bool(fit.scale > 0 and 0 <= fit.skew <= MAX_SKEW and np.isfinite(ends).all())
 
 
 def conformal(scores_of_normals: Array) -> Calibration:
@@ -100,36 +140,48 @@ def conformal(scores_of_normals: Array) -> Calibration:
     return Calibration(kind="conformal-clean", reference=np.sort(scores_of_normals), exact=True)
 
 
-def fit_null(scores: Array, least: int = MIN_ROWS) -> Calibration:
-    """A shifted log-normal by least squares between the bulk's quantiles and the null's.
+def fit_null(scores: Array, contamination: float = 0.1, least: int = MIN_ROWS) -> Calibration:
+    """A shifted log-normal by least squares between the quantiles of the scores' bulk and its own.
 
-    s(u) = location + scale · (exp(skew · z(u)) − 1)/skew with z = Φ⁻¹(u). Quantiles up to 0.75 only: anomalies above them do
-    not move the fit. No correction for their share is made, which errs towards fewer flags. Under `least` scores there is no
-    null; between that and MIN_ROWS it says how rough it is.
+    The bulk ends at 1 − 2α, α the assumed contamination: were there twice as many anomalies, they would not move the fit. No
+    correction for their share is made, which errs towards fewer flags. Under `least` scores there is no null; between that and
+    MIN_ROWS it says how rough it is. The same scores give the same null.
     """
     n = len(scores)
     ordered = np.sort(scores)
     if n < least:
         return Calibration(kind="none", reference=ordered, note=f"only {n} items; {least} are needed for p-values")
     note = f"p-values are rough: their null rests on {n} items only" if n < MIN_ROWS else ""
-    quantiles = np.quantile(ordered, BULK)
-    spread = quantiles[-1] - quantiles[0]
-    if not spread > 1e-12 * max(abs(float(quantiles[-1])), 1e-300):
+    bulk = min(max(1.0 - 2.0 * contamination, FEWEST), MOST)
+    levels = np.linspace(LOWEST, bulk, POINTS)
+    quantiles = np.quantile(ordered, levels)
+    if not np.ptp(quantiles) > 1e-12 * max(abs(float(quantiles[-1])), 1e-300):
         return Calibration(
             kind="none", reference=ordered, note="the bulk of the scores is one value; there is no null to fit"
         )
-    z = np.array([NormalDist().inv_cdf(u) for u in BULK])
-    best: tuple[float, float, float, float] | None = None
-    for skew in SKEWS:
-        shape = np.expm1(skew * z) / skew if skew > 0 else z
-        design = np.stack([np.ones_like(shape), shape], axis=1)
-        (location, scale), *_ = np.linalg.lstsq(design, quantiles, rcond=None)
-        residual = float(np.sum((design @ np.array([location, scale]) - quantiles) ** 2))
-        if scale > 0 and (best is None or residual < best[0]):
-            best = (residual, float(location), float(scale), float(skew))
-    if best is None:
+    # A Bayesian bootstrap moves the levels at which the ordered scores are read: Dirichlet spacings, whatever n is.
+    spacings = n * np.diff(np.concatenate([[0.0], levels, [1.0]]))
+    moved = np.random.default_rng(0).dirichlet(spacings, size=BOOTSTRAPS).cumsum(axis=1)[:, :-1]
+    fits = _fits(np.concatenate([quantiles[None], np.quantile(ordered, np.clip(moved, 0.0, 1.0))]), levels)
+    if fits[0] is None:
         return Calibration(kind="none", reference=ordered, note="no null fits the bulk of the scores")
-    return Calibration("fitted-null", reference=ordered, location=best[1], scale=best[2], skew=best[3], note=note)
+    good = tuple(fit for fit in fits if fit is not None)
+    return Calibration("fitted-null", reference=ordered, fits=good, bulk=bulk, note=note)
+
+
+def _fits(quantiles_BQ: Array, levels: Array) -> Sequence[ShiftedLognormal | None]:
+    """The best shifted log-normal of each row of quantiles, None where none rises."""
+    z = np.array([NormalDist().inv_cdf(u) for u in levels])
+    best: list[tuple[float, ShiftedLognormal] | None] = [None] * len(quantiles_BQ)
+    for skew in SKEWS:
+        design = np.stack([np.ones_like(z), _shape(float(skew), z)], axis=1)
+        parameters = quantiles_BQ @ np.linalg.pinv(design).T
+        residuals = np.sum((parameters @ design.T - quantiles_BQ) ** 2, axis=1)
+        for i, ((location, scale), residual) in enumerate(zip(parameters, residuals, strict=True)):
+            known = best[i]
+            if scale > 0 and (known is None or residual < known[0]):
+                best[i] = (float(residual), ShiftedLognormal(float(location), float(scale), float(skew)))
+    return [found[1] if found is not None else None for found in best]
 
 
 def wider(audit: Calibration, out_of_sample: Calibration) -> Calibration:

@@ -168,8 +168,11 @@ def _check_column(values: dict[str, Any]) -> None:
 def _calibration(values: dict[str, Any]) -> dict[str, Any]:
     """Read and checked against calibration.parquet in `Calibration.from_json`; what is shown is checked here."""
     _string(values["kind"], "the calibration's kind")
-    for name in {"n", "location", "scale", "skew", "smallest_p"} & values.keys():
+    for name in {"n", "bulk", "smallest_p"} & values.keys():
         _number(values[name], f"the calibration's {name}")
+    for fit in _list(values.get("fits", []), "the calibration's fits"):
+        for value in _list(fit, "a fit of the calibration"):
+            _number(value, "a parameter of the calibration")
     return values | {"note": _line(values["note"], "the calibration's note")} if "note" in values else values
 
 

@@ -130,7 +130,7 @@ def _finish(
     if items.split.clean:
         calibration = conformal(held_out)
     else:  # from 50 items on there are p-values (DESIGN, contract 6), though of 50 only 25 can be kept out
-        calibration = fit_null(held_out, MIN_ROWS if len(items) < MIN_ROWS else MIN_ROWS // 2)
+        calibration = fit_null(held_out, settings.contamination, MIN_ROWS if len(items) < MIN_ROWS else MIN_ROWS // 2)
     mad = median_absolute_deviation(seen)
     bar = _between(seen, float(np.quantile(seen, 1 - min(max(settings.contamination, 0.01), 0.5))))
     parity = check_parity(detector, session, sample, mad, lambda scores: scores >= bar, settings.seed)

@@ -50,7 +50,10 @@ Objective = Callable[[Tensor, Tensor, int], Tensor]  # (x, labels, epoch) → sc
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to optimise. `warmup` epochs come before the best (lowest training loss) epoch is looked for."""
+    """How to optimise. `warmup` epochs come before the best (lowest training loss) epoch is looked for.
+
+    With `patience` training ends after so many epochs without a better one.
+    """
 
     epochs: int
     batch_size: int
@@ -58,6 +61,7 @@ class Schedule:
     weight_decay: float = 0.0
     warmup: int = 0
     keep_best: bool = True
+    patience: int | None = None
 
 
 @dataclass
@@ -109,7 +113,7 @@ def train(
         reporter.note(f"resuming after epoch {start}")
     with reporter.phase("training", schedule.epochs) as task:
         epoch = start
-        while epoch < schedule.epochs:
+        while epoch < schedule.epochs and not _exhausted(history, epoch, schedule.patience):
             saved = copy.deepcopy((module.state_dict(), optimizer.state_dict(), list(memory)))
             try:
                 loss = _epoch(module, objective, data, optimizer, history.batch_size, device, seed, epoch)
@@ -148,6 +152,10 @@ def train(
     )
     module.eval()
     return history
+
+
+def _exhausted(history: History, epoch: int, patience: int | None) -> bool:
+    return patience is not None and history.best_epoch >= 0 and epoch - 1 - history.best_epoch >= patience
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -233,8 +233,10 @@ def test_damaged_calibrations_with_a_fitting_hash_never_crash(model: Path) -> No
 
 @pytest.mark.parametrize(
     "values",
-    [{}, {"kind": "magic"}, {"kind": "fitted-null", "scale": 0.0}, {"kind": "fitted-null", "scale": 10**400}, {"kind": None},
-     {"kind": "fitted-null", "scale": -1}, {"kind": "fitted-null", "scale": 1, "location": "x"}],
+    [{}, {"kind": "magic"}, {"kind": None}, {"kind": "fitted-null"},
+     *({"kind": "fitted-null", "fits": fits} for fits in (
+         None, [], 3, [[0, 0.0, 0]], [[0, -1, 0]], [[0, 1]], [[0, 1, 0, 0]], [[0, 10**400, 0]], [["x", 1, 0]], [[0, 1, -1]],
+         [[0, 1, 400.0]], [[0, 1e300, 2.0]], [[0, 1, 0], [0, 1, True]], [[0, 1, 0]] * 1001))],
 )  # fmt: skip
 def test_calibrations_that_cannot_be(model: Path, values: dict[str, Any]) -> None:
     rehash(model, calibration={"n": 200, **values})

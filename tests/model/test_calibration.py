@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anoaudit.model.calibration import FAR, Calibration, conformal, fit_null, wider
+from anoaudit.model.calibration import FAR, Array, Calibration, conformal, fit_null, wider
+from anoaudit.scoring.decisions import benjamini_hochberg
 
 FINITE = st.floats(-1e30, 1e30, allow_nan=False)
 
@@ -121,3 +127,44 @@ def test_the_audit_takes_the_null_that_reaches_further() -> None:
         far = null.p_values(np.array([null.score_at(FAR)]))
         assert far is not None
         assert abs(float(far[0]) - 0.001) < 1e-4
+
+
+def share_of_clean_sets_with_a_flag(n: int, runs: int, calibration: Callable[[Array], Calibration]) -> float:
+    hits = 0
+    for run in range(runs):
+        scores = np.random.default_rng(run).chisquare(20, n)
+        p = calibration(scores).p_values(scores)
+        assert p is not None
+        hits += bool(benjamini_hochberg(p, 0.1).any())
+    return hits / runs
+
+
+def test_a_null_from_few_clean_scores_flags_little() -> None:
+    """Were every p uniform, Benjamini-Hochberg at 0.1 would flag something in one clean set of ten."""
+    with_bootstraps = share_of_clean_sets_with_a_flag(50, 60, fit_null)
+    alone = share_of_clean_sets_with_a_flag(
+        50, 60, lambda scores: replace(fit_null(scores), fits=fit_null(scores).fits[:1])
+    )
+    assert with_bootstraps <= 0.1 < alone
+
+
+@pytest.mark.parametrize(("contamination", "bulk"), [(0.0, 0.9), (0.05, 0.9), (0.1, 0.8), (0.2, 0.6), (0.49, 0.5)])
+def test_the_bulk_follows_the_assumed_contamination(contamination: float, bulk: float) -> None:
+    null = fit_null(np.random.default_rng(0).random(500), contamination)
+    assert null.to_json()["bulk"] == pytest.approx(bulk)
+
+
+def test_p_is_the_mean_tail_of_the_fits() -> None:
+    null = fit_null(np.random.default_rng(5).gamma(2.0, 1.0, 300))
+    scores = np.linspace(0.1, 30.0, 50)
+    slow = []
+    for score in scores:
+        tails = []
+        for fit in null.fits:
+            inside = 1.0 + fit.skew * (score - fit.location) / fit.scale
+            z = math.log(inside) / fit.skew if fit.skew and inside > 0 else -math.inf if fit.skew else inside
+            tails.append(1.0 - NormalDist().cdf(z))
+        slow.append(np.mean(tails))
+    found = null.p_values(scores)
+    assert found is not None
+    np.testing.assert_allclose(found, slow, rtol=1e-4, atol=1e-14)

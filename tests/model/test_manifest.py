@@ -108,7 +108,7 @@ WRONG = {
     "input": [None, [], {"kind": "frames", "columns": []}, {}, {"kind": ["table"]}, {"kind": "table"}],
     "outputs": [None, "score", [], ["map"], ["score", 1], [["score"]]],
     "backbone": ["resnet", [], 1, {}, {"name": 3}, {"name": "a", "weights": "x"}],
-    "calibration": [None, [], {}, {"kind": 1}, {"kind": "none", "n": "3"}, {"kind": "none", "scale": [1]}],
+    "calibration": [None, [], {}, {"kind": 1}, *({"kind": "none", **bad} for bad in ({"n": "3"}, {"bulk": [1]}, {"fits": [1]}))],
     "training": [None, {}, {**document()["training"], "items": "80"}, {**document()["training"], "contamination": None}],
     "data": [None, {}, {**document()["data"], "rows": 1.5}, {**document()["data"], "fingerprint": 7}],
     "parity": [None, {}, {**document()["parity"], "mad": "0"}, {**document()["parity"], "mad": True}],

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anoaudit.errors import UsageError
-from anoaudit.model.calibration import Calibration, conformal
+from anoaudit.model.calibration import Calibration, conformal, fit_null
 from anoaudit.scoring.decisions import Rule, benjamini_hochberg, decide, make_rule, parse_count, ranks
 
 SCORES = st.lists(st.floats(-1e30, 1e30, allow_nan=False) | st.integers(0, 3).map(float), max_size=40).map(np.array)
@@ -114,7 +114,7 @@ def test_no_p_values_no_flags() -> None:
 
 def test_words() -> None:
     none, clean = Calibration(kind="none"), conformal(np.arange(9.0))
-    guess = Calibration(kind="fitted-null", scale=1.0)
+    guess = fit_null(np.arange(60.0))
     assert Rule().describe(guess) == "Benjamini-Hochberg, estimated FDR 0.1"
     assert Rule(fdr=0.05).describe(clean) == "Benjamini-Hochberg, controlled FDR 0.05"
     assert "nothing is flagged" in Rule().describe(none)

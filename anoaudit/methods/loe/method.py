@@ -103,7 +103,7 @@ def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> n
 
     def make() -> TableDetector:
         width, name = inlet.width, options.detector
-        return TableDetector(inlet, GaussianVector(width) if name == "gaussian" else _loss_pair(name, width, options))
+        return TableDetector(inlet, GaussianVector(width) if name == "gaussian" else loss_pair(name, width, options))
 
     export(make(), torch.from_numpy(rows[:2]), ("score",))  # pre-flight: fail in seconds, not after training
     with torch.no_grad():
@@ -141,7 +141,7 @@ def _image_pair(width: int, kept: Tensor | None, grid: tuple[int, int] | None, o
     """The loss pair for feature maps (of a grid) or vectors; a map of Gaussians uses the channels `kept`."""
     if options.detector == "gaussian":
         return GaussianVector(width) if grid is None or kept is None else GaussianMap(kept, grid, options.top)
-    pair = _loss_pair(options.detector, width, options)
+    pair = loss_pair(options.detector, width, options)
     return pair if grid is None else Spatial(pair, options.top)
 
 
@@ -164,7 +164,7 @@ def _fit_one(
     if isinstance(detector.pair, GaussianMap | GaussianVector):
         _alternate(detector.pair, data, options, trainer)
     else:
-        _train(detector.pair, data, options, trainer, stage)
+        train_pair(detector.pair, data, options, trainer, stage)
     trainer.facts["items"] = len(data)
     return detector
 
@@ -176,7 +176,7 @@ def _alternate(head: GaussianVector | GaussianMap, data: Batches, options: LoeOp
     trainer.facts |= {"assignment": kind, "rounds": len(distances), "mean_distances": distances, "precision": "float64"}
 
 
-def _train(pair: nn.Module, data: Batches, options: LoeOptions, trainer: Trainer, stage: str) -> None:
+def train_pair(pair: nn.Module, data: Batches, options: LoeOptions, trainer: Trainer, stage: str) -> None:
     """The M- and E-steps in one loop: each batch's loss under the assignment."""
     maps = isinstance(pair, Spatial)
     batch_size = min(options.batch_size or (MAP_BATCH if maps else BATCH), len(data))
@@ -194,12 +194,12 @@ def _train(pair: nn.Module, data: Batches, options: LoeOptions, trainer: Trainer
         return assignment.loss(normal_B, anomaly_B, labels, epoch)
 
     lr = options.lr or (LR_DEEP_SVDD if options.detector == "deep-svdd" else LR)
-    schedule = Schedule(epochs, batch_size, lr, options.weight_decay, assignment.warmup)
+    schedule = Schedule(epochs, batch_size, lr, options.weight_decay, assignment.warmup, patience=options.patience)
     trainer.run(pair, objective, data, schedule, assignment.pool, stage)
     trainer.facts |= {"assignment": kind, "batch_size": batch_size, "epochs": epochs, "lr": lr}
 
 
-def _loss_pair(name: str, width: int, options: LoeOptions) -> nn.Module:
+def loss_pair(name: str, width: int, options: LoeOptions) -> nn.Module:
     """NTL's widths are the authors' fallback rule for tables [code]: under 32 features 2D, up to 300 64/32, above 256/64."""
     if name == "deep-svdd":
         return DeepSVDD([width, options.hidden or SVDD_WIDTHS[0], options.out or SVDD_WIDTHS[1]])

@@ -44,6 +44,9 @@ class LoeOptions:
     )
     rounds: int = option(10, "gaussian: how often fit and assignment take turns, at most", 1, 1000)
     epochs: int | None = option(None, "auto: 30, more where an epoch has few batches", 1, 100_000)
+    patience: int | None = option(
+        None, "end after so many epochs without a lower training loss; auto: never", 1, 100_000
+    )
     batch_size: int | None = option(None, "auto: 128 rows, 16 images", 2, 1_000_000)
     lr: float | None = option(None, "Adam's step; auto is 3e-4 for deep-svdd, 1e-3 for ntl", 1e-8, 10.0)
     weight_decay: float = option(0.0, "Adam's weight decay", 0.0, 1.0)
