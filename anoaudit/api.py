@@ -100,6 +100,7 @@ def fit(
 
         require_cuda()
     dataset = _open(data, columns, exclude, id_column, truth, labels)
+    values = values.for_data(dataset.kind)
     path = Path(out) if out is not None else Path(f"{dataset.name}.anoaudit")
     if path.exists() and not force:
         raise UsageError(f"{path} exists", "choose another name with -o, or replace it with --force")

@@ -32,6 +32,7 @@ FAR = 0.001  # the p-value at which nulls are compared: where decisions are made
 GRID = np.linspace(
     -9.0, 38.0, 4701
 )  # normal deviations; p is tabulated on it (relative error 1e-5), and constant beyond
+CHUNK = 100_000
 SMALLEST_P = 1e-300  # beyond it doubles are zero, and no score is impossible
 
 
@@ -79,7 +80,11 @@ class Calibration:
         if self.kind == "conformal-clean":
             at_least = len(self.reference) - np.searchsorted(self.reference, scores, side="left")
             return np.asarray((1.0 + at_least) / (len(self.reference) + 1.0), dtype=np.float64)
-        return np.asarray(np.exp(np.interp(self.fits[0].z(scores), GRID, self._log_tail)), dtype=np.float64)
+        p = np.empty(len(scores))
+        for start in range(0, len(scores), CHUNK):  # so that millions of rows need no temporary arrays of their size
+            part = slice(start, start + CHUNK)
+            p[part] = np.exp(np.interp(self.fits[0].z(scores[part]), GRID, self._log_tail))
+        return p
 
     @cached_property
     def _log_tail(self) -> Array:

@@ -108,7 +108,7 @@ def make_backbone(options: BackboneOptions, strides: list[int] | None) -> tuple[
     inputs = {key: arguments.pop(key) for key in INPUT_KEYS if key in arguments}
     if weights is None and options.name is None and not is_cached(DEFAULT) and not hub_reachable():
         return None
-    net = _create(timm, name, arguments)
+    net = create(timm, name, arguments)
     config = net.pretrained_cfg
     if weights is None:
         weights = fetch_weights(name, net, config, WAYS_OUT)
@@ -133,7 +133,8 @@ def make_backbone(options: BackboneOptions, strides: list[int] | None) -> tuple[
     return backbone, description
 
 
-def _create(timm: Any, name: str, arguments: dict[str, Any]) -> Any:
+def create(timm: Any, name: str, arguments: dict[str, Any]) -> Any:
+    """An untrained timm network without classifier. Raises UsageError for names and arguments that timm does not take."""
     if ":" in name:  # timm would fetch the description of an hf-hub: model, retrying for most of a minute
         raise UsageError(
             f"--backbone {name} is no name of a timm model", "name a timm model, and its file with --weights"

@@ -21,18 +21,24 @@ def bias_free_mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -
 
 
 class ParallelMLP(nn.Module):
-    """K bias-free perceptrons of the same shape side by side: x [B, D] → [B, K, D_out], as batched matrix products."""
+    """K bias-free perceptrons of the same shape side by side: x [B, D] → [B, K, D_out], as batched matrix products.
 
-    def __init__(self, count: int, sizes: Sequence[int]) -> None:
+    With `norm`, each hidden unit of each perceptron is normalised over the batch, without scale and shift of its own.
+    """
+
+    def __init__(self, count: int, sizes: Sequence[int], norm: bool = False) -> None:
         super().__init__()
         self.weights = nn.ParameterList()
         for inner, outer in itertools.pairwise(sizes):
             bound = 1.0 / math.sqrt(inner)  # nn.Linear's own initialisation
             self.weights.append(nn.Parameter(torch.empty(count, inner, outer).uniform_(-bound, bound)))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(count * width, affine=False) for width in sizes[1:-1] if norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, D] → [B, K, D_out]."""
         h = torch.einsum("bd,kde->bke", x, self.weights[0])
-        for weight in list(self.weights)[1:]:
+        for i, weight in enumerate(list(self.weights)[1:]):
+            if len(self.norms) > 0:
+                h = self.norms[i](h.flatten(1)).view_as(h)
             h = torch.einsum("bkd,kde->bke", torch.relu(h), weight)
         return h

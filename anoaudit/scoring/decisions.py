@@ -106,8 +106,8 @@ def benjamini_hochberg(p_values: Array, q: float) -> Flags:
     n = len(p_values)
     if n == 0:
         return np.zeros(0, dtype=bool)
-    ordered = np.sort(p_values)
-    passing = np.flatnonzero(ordered <= q * np.arange(1, n + 1) / n)
+    ordered = np.sort(p_values[p_values <= q])  # no other can pass, and there are fewer
+    passing = np.flatnonzero(ordered <= q * np.arange(1, len(ordered) + 1) / n)
     if len(passing) == 0:
         return np.zeros(n, dtype=bool)
     return np.asarray(p_values <= ordered[passing[-1]], dtype=bool)

@@ -167,9 +167,12 @@ def _backbone(
         return None, None, []
     from anoaudit.nets.backbones import BackboneOptions, make_backbone
     from anoaudit.nets.filter_bank import FilterBank
+    from anoaudit.nets.pixels import make_pixels
 
     spatial = settings.options.features == "spatial"
     asked = BackboneOptions(settings.backbone, settings.weights, settings.backbone_arguments)
+    if settings.options.pixels is not None:
+        return *make_pixels(settings.options.pixels, asked), []
     if not asked.from_scratch:
         made = make_backbone(asked, list(settings.options.strides) if spatial else None)
         if made is not None:

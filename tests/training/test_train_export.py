@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import itertools
 import os
 import socket
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from anoaudit.model.graph import check_graph, check_input
 from anoaudit.model.session import Session
 from anoaudit.nets.backbones import TimmBackbone
 from anoaudit.nets.filter_bank import FilterBank
+from anoaudit.nets.pixels import Pixels
 from anoaudit.training.export import export, opset_of
 from anoaudit.training.fitting import _between
 from anoaudit.training.parity import check_parity, median_absolute_deviation
@@ -36,7 +38,9 @@ WAVES = np.sin(np.arange(32)[None, :] * RNG.uniform(0.1, 1.5, (24, 1)))[:, None,
     0, 60, (24, 1, 1, 3)
 )
 IMAGES = (RNG.uniform(60, 190, (24, 1, 1, 3)) + WAVES + RNG.normal(0, 2, (24, 32, 32, 3))).clip(0, 255).astype(np.uint8)
-DETECTORS, INPUTS = ("gaussian", "deep-svdd", "ntl"), ("table", "scratch", "spatial", "pooled")
+DETECTORS = ("gaussian", "deep-svdd", "ntl", "icl", "own_pair:Reconstruction")
+INPUTS = ("table", "scratch", "spatial", "pooled")
+CASES = [*itertools.product(INPUTS, DETECTORS), ("pixels", "mhrot")]
 OPTIONS = LoeOptions(
     epochs=2, rounds=2, warmup=1, hidden=32, out=16, transforms=4, locations=16, channels=8, batch_size=8, top=0.05
 )
@@ -54,6 +58,14 @@ def backbone_of(kind: str) -> nn.Module | None:
         return None
     if kind == "scratch":
         return FilterBank(32)
+    if kind == "pixels":
+        return Pixels(
+            32,
+            lambda: (
+                nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.AvgPool2d(8), nn.Flatten()),
+                8,
+            ),
+        )
     torch.manual_seed(5)
     net = timm.create_model("test_resnet", num_classes=0)
     return TimmBackbone(net, 32, 32, [0.5] * 3, [0.25] * 3, [8, 16] if kind == "spatial" else None)
@@ -73,13 +85,14 @@ def make(kind: str, name: str, folder: Path, **options) -> Made:
     values = ROWS if kind == "table" else IMAGES
     items, trainer = items_of(values), trainer_in(folder)
     trainer.backbone = backbone_of(kind)
-    detector = method.fit(items, replace(OPTIONS, detector=name, **options), trainer)
+    features = "pooled" if kind == "pooled" else None
+    chosen = replace(OPTIONS, detector=name, features=features, **options)
+    detector = method.fit(items, chosen.for_data("table" if kind == "table" else "images"), trainer)
     outputs = ("score", "map") if kind in ("scratch", "spatial") else ("score",)
     return Made(detector, export(detector, torch.from_numpy(values[:2]), outputs), values, outputs, trainer, items.spec)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
-@pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.parametrize(("kind", "name"), CASES)
 def test_every_detector_exports(kind, name, tmp_path, monkeypatch):
     """One test each for all checks: with several workers a shared fixture would be made by each of them."""
     monkeypatch.setattr(method, "export", lambda *_: b"")  # the pre-flight, which the tests below leave on
@@ -164,11 +177,15 @@ def test_gt_needs_every_label_and_uses_them(tmp_path):
     labels = (np.arange(90) % 9 == 0).astype(np.int8)
     items = items_of(ROWS, labels)
     trainer = trainer_in(tmp_path)
-    method.fit(items, replace(OPTIONS, detector="deep-svdd", assignment="gt", epochs=1, batch_size=90), trainer)
+    method.fit(
+        items,
+        replace(OPTIONS, detector="deep-svdd", assignment="gt", epochs=1, batch_size=90).for_data("table"),
+        trainer,
+    )
     assert trainer.facts["assignment"] == "gt"
     labels[4] = -1
     with pytest.raises(UsageError, match="1 have none"):
-        method.fit(items_of(ROWS, labels), replace(OPTIONS, assignment="gt"), trainer)
+        method.fit(items_of(ROWS, labels), replace(OPTIONS, assignment="gt").for_data("table"), trainer)
 
 
 def test_scalings_that_are_for_other_data(tmp_path):

@@ -41,10 +41,16 @@ class NTL(nn.Module):
     """
 
     def __init__(
-        self, views: int, transform_sizes: list[int], encoder_sizes: list[int], residual: bool, temperature: float = 0.1
+        self,
+        views: int,
+        transform_sizes: list[int],
+        encoder_sizes: list[int],
+        residual: bool,
+        temperature: float = 0.1,
+        norm: bool = False,
     ) -> None:
         super().__init__()
-        self.transforms = ParallelMLP(views, transform_sizes)
+        self.transforms = ParallelMLP(views, transform_sizes, norm)
         self.encoder = bias_free_mlp(encoder_sizes)
         self.residual, self.temperature, self.views = residual, temperature, views
         self.register_buffer("eye", torch.eye(views, dtype=torch.bool))

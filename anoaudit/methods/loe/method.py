@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,22 +15,20 @@ from torch import Tensor, nn
 from anoaudit.data.items import TableSpec
 from anoaudit.errors import UsageError
 from anoaudit.methods.loe.assignment import Assignment
-from anoaudit.methods.loe.detectors import NTL, DeepSVDD, Spatial
+from anoaudit.methods.loe.detectors import Spatial
 from anoaudit.methods.loe.gaussian import GaussianMap, GaussianVector, alternate
+from anoaudit.methods.loe.mhrot import MHRot
 from anoaudit.methods.loe.options import LoeOptions
+from anoaudit.methods.loe.pairs import image_pair, loss_pair
 from anoaudit.training.export import export
 from anoaudit.training.features import LocationScaler, RowBatches, bounded, extract
 from anoaudit.training.items import TrainingItems
 from anoaudit.training.loop import Batches, Part, Schedule
 from anoaudit.training.trainer import Trainer
 
+LR = 1e-3
 EPOCHS, MIN_STEPS = 30, 600  # auto epochs: 30, or as many as make 600 steps, at most 300
 MAX_EPOCHS = 300
-LR, LR_DEEP_SVDD = 1e-3, 3e-4
-SVDD_WIDTHS = (
-    128,
-    64,
-)  # wider than NTL's rule: on a narrow one the centre swallows the anomalies (our choice, by development tables)
 BATCH, MAP_BATCH = 128, 16
 START_ITEMS, START_MAPS = 2048, 64  # Deep SVDD's centre comes from so many items
 
@@ -96,14 +96,12 @@ def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> n
 
     assert isinstance(items.spec, TableSpec)
     scaling = options.scaling or "standard"
-    if scaling == "location":
-        raise UsageError("--set scaling=location is for images", "use standard, robust, minmax or none")
+    assert scaling != "location"
     rows = items.values()
     inlet = TableInput(items.spec, rows, scaling)
 
     def make() -> TableDetector:
-        width, name = inlet.width, options.detector
-        return TableDetector(inlet, GaussianVector(width) if name == "gaussian" else loss_pair(name, width, options))
+        return TableDetector(inlet, loss_pair(inlet.width, options))
 
     export(make(), torch.from_numpy(rows[:2]), ("score",))  # pre-flight: fail in seconds, not after training
     with torch.no_grad():
@@ -115,34 +113,27 @@ def _fit_images(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> 
     backbone: Any = trainer.backbone
     grid = backbone.grid
     name = options.detector
-    scaling = options.scaling or ("location" if grid is not None and name == "deep-svdd" else "standard")
-    if scaling not in ("location", "standard", "none"):
-        raise UsageError(f"--set scaling={scaling} is for tables", "use location, standard or none")
-    scaler = LocationScaler(backbone.channels, grid, per_location=scaling == "location", off=scaling == "none")
+    off = options.scaling == "none" or name == "mhrot"
+    scaler = LocationScaler(backbone.channels, grid, per_location=options.scaling == "location", off=off)
     chosen = np.random.default_rng(trainer.seed).permutation(backbone.channels)[: options.channels]
     kept = torch.from_numpy(np.sort(chosen)) if name == "gaussian" and grid is not None else None
 
     def make() -> PooledDetector:
-        pair = _image_pair(backbone.channels, kept, grid, options)
-        return (SpatialDetector if grid is not None else PooledDetector)(backbone, scaler, pair)
+        mapped = grid is not None and name != "mhrot"
+        return (SpatialDetector if mapped else PooledDetector)(backbone, scaler, image_pair(backbone, kept, options))
 
     example = torch.zeros(2, backbone.height, backbone.width, 3, dtype=torch.uint8)
-    export(make(), example, ("score", "map") if grid is not None else ("score",))
-    if kept is not None:
-        items = bounded(items, len(kept) * grid[0] * grid[1], trainer.seed, trainer.reporter)
+    detector = make()
+    export(detector, example, ("score", "map") if isinstance(detector, SpatialDetector) else ("score",))
+    every = name == "mhrot" or kept is not None  # place of the maps
+    if every:
+        held = backbone.channels if kept is None else len(kept)
+        items = bounded(items, held * grid[0] * grid[1], trainer.seed, trainer.reporter)
     data = extract(
-        items, backbone, scaler, None if name == "gaussian" else options.locations, channels=kept,
+        items, backbone, scaler, None if every else options.locations, channels=kept,
         device=trainer.device, seed=trainer.seed, folder=trainer.checkpoints.folder, reporter=trainer.reporter,
     )  # fmt: skip
     return _fit_both(make, data, items, options, trainer)
-
-
-def _image_pair(width: int, kept: Tensor | None, grid: tuple[int, int] | None, options: LoeOptions) -> nn.Module:
-    """The loss pair for feature maps (of a grid) or vectors; a map of Gaussians uses the channels `kept`."""
-    if options.detector == "gaussian":
-        return GaussianVector(width) if grid is None or kept is None else GaussianMap(kept, grid, options.top)
-    pair = loss_pair(options.detector, width, options)
-    return pair if grid is None else Spatial(pair, options.top)
 
 
 def _fit_both(
@@ -178,7 +169,7 @@ def _alternate(head: GaussianVector | GaussianMap, data: Batches, options: LoeOp
 
 def train_pair(pair: nn.Module, data: Batches, options: LoeOptions, trainer: Trainer, stage: str) -> None:
     """The M- and E-steps in one loop: each batch's loss under the assignment."""
-    maps = isinstance(pair, Spatial)
+    maps = isinstance(pair, Spatial | MHRot)
     batch_size = min(options.batch_size or (MAP_BATCH if maps else BATCH), len(data))
     steps = math.ceil(len(data) / batch_size)
     epochs = options.epochs or min(MAX_EPOCHS, max(EPOCHS, math.ceil(MIN_STEPS / steps)))
@@ -193,18 +184,24 @@ def train_pair(pair: nn.Module, data: Batches, options: LoeOptions, trainer: Tra
         normal_B, anomaly_B = pair.losses(x)  # type: ignore[operator]
         return assignment.loss(normal_B, anomaly_B, labels, epoch)
 
-    lr = options.lr or (LR_DEEP_SVDD if options.detector == "deep-svdd" else LR)
-    schedule = Schedule(epochs, batch_size, lr, options.weight_decay, assignment.warmup, patience=options.patience)
+    lr = options.lr or LR
+    if isinstance(pair, MHRot):
+        _foretell(pair, data, epochs, batch_size, trainer)
+    schedule = Schedule(
+        epochs, batch_size, lr, options.weight_decay or 0.0, assignment.warmup, patience=options.patience
+    )
     trainer.run(pair, objective, data, schedule, assignment.pool, stage)
     trainer.facts |= {"assignment": kind, "batch_size": batch_size, "epochs": epochs, "lr": lr}
 
 
-def loss_pair(name: str, width: int, options: LoeOptions) -> nn.Module:
-    """NTL's widths are the authors' fallback rule for tables [code]: under 32 features 2D, up to 300 64/32, above 256/64."""
-    if name == "deep-svdd":
-        return DeepSVDD([width, options.hidden or SVDD_WIDTHS[0], options.out or SVDD_WIDTHS[1]])
-    hidden, out = (2 * width, 2 * width) if width < 32 else (64, 32) if width <= 300 else (256, 64)
-    hidden, out = options.hidden or hidden, options.out or out
-    encoder = [width, hidden, hidden, hidden, out]
-    transform = [width, options.transform_hidden or width, width]
-    return NTL(options.transforms, transform, encoder, options.transform == "residual", options.temperature)
+def _foretell(pair: MHRot, data: Batches, epochs: int, batch_size: int, trainer: Trainer) -> None:
+    """Say how long training will take, from one batch of a copy."""
+    trial = copy.deepcopy(pair).train()
+    x = data.batch(torch.arange(batch_size), trainer.device)[0]
+    start = time.perf_counter()
+    trial.losses(x)[0].mean().backward()  # type: ignore[no-untyped-call]
+    seconds = (time.perf_counter() - start) * epochs * math.ceil(len(data) / batch_size)
+    shown = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
+    trainer.reporter.note(
+        f"mhrot learns from pixels, 36 views an image: about {shown} for {epochs} epochs on this {trainer.device.type.upper()}"
+    )

@@ -1,0 +1,76 @@
+"""From options to a loss pair, the program's own or a user's.
+
+A loss pair of your own is `--set detector=package.module:Class`: an nn.Module made as `Class(features)` that offers what
+`detectors.LossPair` lists: `losses(x) -> (normal_B, anomaly_B)` with gradients, `score(x) -> score_B` and `start(x)`, for
+x float32[B, features]. It must export to ONNX and score each item by itself. tests/training/own_pair.py is an example.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from torch import Tensor, nn
+
+from anoaudit.errors import UsageError
+from anoaudit.methods.loe.detectors import NTL, DeepSVDD, Spatial
+from anoaudit.methods.loe.gaussian import GaussianMap, GaussianVector
+from anoaudit.methods.loe.icl import ICL
+from anoaudit.methods.loe.mhrot import MHRot
+from anoaudit.methods.loe.options import LoeOptions
+
+
+def loss_pair(width: int, options: LoeOptions) -> nn.Module:
+    """The pair for vectors of `width` features; `options` are filled in (`LoeOptions.for_data`).
+
+    NTL's widths are the authors' fallback rule for tables [code]: under 32 features 2D, up to 300 64/32, above 256/64.
+    """
+    name = options.detector or "gaussian"
+    if name == "gaussian":
+        return GaussianVector(width)
+    if name == "icl":
+        return ICL(width, options.window, options.hidden, options.out, options.temperature or 0.01)
+    if name == "deep-svdd":
+        return DeepSVDD(_sizes(width, options.layers or 2, options.hidden or 128, options.out or 64))
+    if ":" in name:
+        return _foreign(name, width)
+    hidden, out = (2 * width, 2 * width) if width < 32 else (64, 32) if width <= 300 else (256, 64)
+    encoder = _sizes(width, options.layers or 4, options.hidden or hidden, options.out or out)
+    transform = _sizes(width, options.transform_layers or 2, options.transform_hidden or width, width)
+    return NTL(
+        options.transforms or 9, transform, encoder, options.transform != "plain", options.temperature or 0.1,
+        norm=bool(options.transform_norm),
+    )  # fmt: skip
+
+
+def image_pair(backbone: Any, kept: Tensor | None, options: LoeOptions) -> nn.Module:
+    """The pair for a backbone's maps or pooled vectors; a map of Gaussians uses the channels `kept`."""
+    grid: tuple[int, int] | None = backbone.grid
+    if options.detector == "mhrot":
+        net, features = backbone.network()
+        return MHRot(net, features, backbone.height)
+    if options.detector == "gaussian" and grid is not None and kept is not None:
+        return GaussianMap(kept, grid, options.top)
+    pair = loss_pair(backbone.channels, options)
+    return pair if grid is None else Spatial(pair, options.top)
+
+
+def _sizes(width: int, layers: int, hidden: int, out: int) -> list[int]:
+    return [width, *[hidden] * (layers - 1), out]
+
+
+def _foreign(name: str, width: int) -> nn.Module:
+    module, _, attribute = name.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), attribute)(width)
+    except Exception as error:  # it is not our code
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"--set detector={name}: {reason}",
+            "give module:Class of an importable class that takes the number of features",
+        ) from error
+    missing = [part for part in ("losses", "score", "start") if not callable(getattr(made, part, None))]
+    if missing or not isinstance(made, nn.Module):
+        what = f"has no {missing[0]}()" if missing else "is no torch.nn.Module"
+        raise UsageError(f"--set detector={name}: it {what}", "see the documentation of a loss pair in the README")
+    return made

@@ -1,0 +1,60 @@
+"""Images as they are, for networks that are trained from scratch instead of looking through a frozen backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from anoaudit.errors import UsageError
+from anoaudit.nets.backbones import BackboneOptions, create
+from anoaudit.nets.wide_resnet import WideResNet
+
+
+class Pixels(nn.Module):
+    """The pixels as "features": uint8[B, H, W, 3] → float32[B, 3, H, W] in [−1, 1].
+
+    `network()` makes the untrained network for them and says how many features it gives.
+    """
+
+    channels = 3
+
+    def __init__(self, size: int, network: Callable[[], tuple[nn.Module, int]]) -> None:
+        super().__init__()
+        self.height = self.width = size
+        self.grid = (size, size)
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """In half precision, as the feature cache has them, they are exact to a sixteenth of a grey level."""
+        return images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def make_pixels(size: int, asked: BackboneOptions) -> tuple[Pixels, dict[str, Any]]:
+    """Pixels with an untrained Wide ResNet 16-4, or the timm network named; and what the manifest says of it.
+
+    Raises UsageError for weights (nothing is pretrained here) and names that timm does not know.
+    """
+    if asked.weights is not None:
+        raise UsageError("this detector trains its network from scratch and takes no --weights", "leave them out")
+    facts: dict[str, Any] = {"name": "wide-resnet-16-4", "recipe": "from scratch", "size": [size, size], "channels": 3}
+    if asked.name is None or asked.from_scratch:
+        if asked.arguments:
+            raise UsageError("--backbone-arg is for a named --backbone", "leave it out")
+        return Pixels(size, _wide_resnet), facts
+    name, arguments = asked.name, asked.arguments
+
+    def network() -> tuple[nn.Module, int]:
+        import timm  # not at the top: tables never pay for it
+
+        net = create(timm, name, arguments)
+        return net, int(net.num_features)
+
+    network()  # an unknown name is said before the data is read
+    return Pixels(size, network), facts | {"name": name, "arguments": arguments}
+
+
+def _wide_resnet() -> tuple[nn.Module, int]:
+    net = WideResNet()
+    return net, net.num_features
