@@ -57,6 +57,7 @@ def fit(
     columns: Sequence[str] = (),
     exclude: Sequence[str] = (),
     id_column: str | None = None,
+    fps: float | None = None,
     max_unreadable: str = DEFAULT_MAX_UNREADABLE,
     fdr: float | None = None,
     threshold: float | None = None,
@@ -66,7 +67,8 @@ def fit(
 ) -> Result:
     """Train a detector on contaminated data, audit that same data, write the model directory.
 
-    `options` are the method's `k=v`; the score table lies in the model directory. Raises UsageError and AuditError.
+    `options` are the method's `k=v`; `fps` is how many frames a second of a video or a folder of frames. The score table lies in
+    the model directory. Raises UsageError and AuditError.
     """
     from anoaudit import options as parsing
     from anoaudit.methods.registry import find_method
@@ -99,7 +101,7 @@ def fit(
         from anoaudit.model.session import require_cuda
 
         require_cuda()
-    dataset = _open(data, columns, exclude, id_column, truth, labels)
+    dataset = _open(data, columns, exclude, id_column, truth, labels, fps, reporter)
     values = values.for_data(dataset.kind)
     path = Path(out) if out is not None else Path(f"{dataset.name}.anoaudit")
     if path.exists() and not force:
@@ -137,6 +139,7 @@ def score(
     truth: str | None = None,
     device: str = "auto",
     id_column: str | None = None,
+    fps: float | None = None,
     max_unreadable: str = DEFAULT_MAX_UNREADABLE,
     fdr: float | None = None,
     threshold: float | None = None,
@@ -146,7 +149,7 @@ def score(
 ) -> Result:
     """Score data with a model, never importing torch. The score table is written to `out` (Parquet; a temporary file if None).
 
-    Raises UsageError and AuditError.
+    `fps` is how many frames a second of a video or a folder of frames. Raises UsageError and AuditError.
     """
     from anoaudit.model.artefact import load_model
     from anoaudit.model.session import Session
@@ -158,7 +161,7 @@ def score(
     rule, clauses, limit = make_rule(fdr, threshold, top_k), parse_clauses(fail_on), _limit(max_unreadable)
     _device(device)
     loaded = load_model(Path(model))
-    dataset = _open(data, (), (), id_column, truth, None, usual_id=loaded.manifest.data.get("id_column"))
+    dataset = _open(data, (), (), id_column, truth, None, fps, reporter, usual_id=loaded.manifest.data.get("id_column"))
     if dataset.kind != loaded.manifest.input.to_json()["kind"]:
         kind = loaded.manifest.input.to_json()["kind"]
         raise AuditError(
@@ -198,15 +201,43 @@ def contaminate(
     )  # fmt: skip
 
 
-def report(scores: str | Path, *, truth: str | None = None) -> ScoreTable:
-    """Open a score table or a model's audit, with truth joined to it when given. Raises UsageError and AuditError."""
-    from anoaudit.data.labels import open_labels
+def report(
+    scores: str | Path,
+    *,
+    truth: str | None = None,
+    model: str | Path | None = None,
+    data: str | Path | None = None,
+    html: str | Path | None = None,
+    maps: str | Path | None = None,
+    top: int | None = None,
+    force: bool = False,
+    reporter: Reporter | None = None,
+) -> ScoreTable:
+    """Open a score table or a model's audit, with truth joined to it when given; write `html` (a file) and `maps` (a folder).
+
+    `model` is the one that scored the table, `data` where its images are now; `top` is how many items are drawn, by default all
+    flagged ones. `force` replaces a folder of maps. Raises UsageError and AuditError.
+    """
     from anoaudit.reports.reader import read
-    from anoaudit.reports.truth import with_truth
 
     table = read(Path(scores))
-    if truth is None:
-        return table
+    if truth is not None:
+        table = _joined(table, truth)
+    if html is not None or maps is not None or model is not None:
+        from anoaudit import reporting
+
+        given = reporting.scored(table, Path(scores), model, data)
+        if maps is not None:
+            reporting.write_maps(given, Path(maps), top, force, reporter or Reporter())
+        if html is not None:
+            reporting.write_html(given, Path(html), top, reporter or Reporter())
+    return table
+
+
+def _joined(table: ScoreTable, truth: str) -> ScoreTable:
+    from anoaudit.data.labels import open_labels
+    from anoaudit.reports.truth import with_truth
+
     labels = open_labels(truth)
     ids = table.lazy().select("id").collect()["id"].to_list()
     labels.translate(Path(table.summary.source or "."), ids)
@@ -288,12 +319,19 @@ def _open(
     id_column: str | None,
     truth: str | None,
     labels: str | None,
+    fps: float | None,
+    reporter: Reporter,
     usual_id: str | None = None,
 ) -> Dataset:
     from anoaudit.data.source import open_dataset
     from anoaudit.data.tables import ColumnOptions, TableFiles
 
-    dataset = open_dataset(str(data), ColumnOptions(tuple(columns), tuple(exclude), id_column), truth, labels)
+    dataset = open_dataset(str(data), ColumnOptions(tuple(columns), tuple(exclude), id_column), truth, labels, fps)
+    if dataset.timed:
+        with reporter.phase("counting frames", None):
+            count = len(dataset)
+        rate = f"--fps {fps:g}" if fps is not None else "all of them; --fps takes fewer"
+        reporter.note(f"{count:,} frames in {dataset.source} ({rate})")
     if id_column is None and isinstance(dataset, TableFiles) and usual_id in dataset.columns:
         dataset.options = replace(dataset.options, id_column=usual_id)  # the one that fit was told
     return dataset

@@ -6,16 +6,29 @@ are, so they name files, columns and options, never internals.
 
 from __future__ import annotations
 
+LONGEST = 500
+
 
 class AnoauditError(Exception):
-    """Base of the errors that are the user's to mend. `exit_code` is the process's."""
+    """Base of the errors that are the user's to mend. `exit_code` is the process's.
+
+    Messages quote file, column and tensor names, which are anyone's: they are bounded, and nothing in them steers a terminal.
+    """
 
     exit_code = 3
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = _one_line(message), _one_line(hint)
+        super().__init__(self.message)
+
+
+def _one_line(text: str) -> str:
+    shown = _cut(text)  # first: a name may be as long as its file
+    return _cut("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:340]} … {text[-150:]}"
 
 
 class UsageError(AnoauditError):

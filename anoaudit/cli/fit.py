@@ -81,8 +81,10 @@ def command(
     columns: shared.Columns = [],  # noqa: B006
     exclude: shared.Exclude = [],  # noqa: B006
     id_column: shared.IdColumn = None,
+    fps: shared.Fps = None,
     max_unreadable: shared.MaxUnreadable = "5%",
     form: shared.FormatOption = None,
+    html: shared.Html = None,
     top: shared.Top = 20,
     fdr: shared.Fdr = None,
     threshold: shared.Threshold = None,
@@ -95,10 +97,14 @@ def command(
     from anoaudit import api
     from anoaudit.progress import StderrReporter
 
+    page, reporter = shared.html_file(html, (), truth), StderrReporter()
     result = api.fit(
         data, method=method, out=out, contamination=contamination, labels=labels, train_on=train_on, truth=truth,
         backbone=backbone, weights=weights, backbone_args=backbone_arg, device=device.value, seed=seed, options=set_,
         resume=resume, force=force, columns=shared.names(columns), exclude=shared.names(exclude), id_column=id_column,
-        max_unreadable=max_unreadable, fdr=fdr, threshold=threshold, top_k=top_k, fail_on=fail_on, reporter=StderrReporter(),
+        fps=fps, max_unreadable=max_unreadable, fdr=fdr, threshold=threshold, top_k=top_k, fail_on=fail_on, reporter=reporter,
     )  # fmt: skip
-    return shared.emit(result, None, (form or shared.Format.table).value, top)
+    code = shared.emit(result, None, (form or shared.Format.table).value, top)
+    if page is not None:
+        api.report(result.table.path.parent, data=data, html=page, reporter=reporter)
+    return code

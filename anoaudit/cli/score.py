@@ -28,10 +28,12 @@ def command(
         ),
     ] = None,
     form: shared.FormatOption = None,
+    html: shared.Html = None,
     top: shared.Top = 20,
     truth: shared.Truth = None,
     device: shared.DeviceOption = shared.Device.auto,
     id_column: shared.IdColumn = None,
+    fps: shared.Fps = None,
     max_unreadable: shared.MaxUnreadable = "5%",
     fdr: shared.Fdr = None,
     threshold: shared.Threshold = None,
@@ -43,10 +45,15 @@ def command(
     from anoaudit.progress import StderrReporter
 
     path, chosen = shared.destination(out, form)
+    page, reporter = shared.html_file(html, (), truth), StderrReporter()
     result = api.score(
         data, model=model, truth=truth, device=device.value,
-        id_column=id_column, max_unreadable=max_unreadable, fdr=fdr, threshold=threshold, top_k=top_k, fail_on=fail_on,
-        reporter=StderrReporter(),
+        id_column=id_column, fps=fps, max_unreadable=max_unreadable, fdr=fdr, threshold=threshold, top_k=top_k, fail_on=fail_on,
+        reporter=reporter,
     )  # fmt: skip
     shared.refuse_overwriting(path, result.sources, truth)
-    return shared.emit(result, path, chosen, top)
+    shared.refuse_overwriting(page, result.sources, truth)
+    code = shared.emit(result, path, chosen, top)
+    if page is not None:
+        api.report(result.table.path, model=model, data=data, html=page, reporter=reporter)
+    return code

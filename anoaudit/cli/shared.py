@@ -41,7 +41,8 @@ class Device(StrEnum):
 DataArgument = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="A folder of images, a Parquet or CSV file, a folder of them, or a quoted pattern."
+        metavar="DATA",
+        help="A folder of images, a video, a Parquet or CSV file, a folder of them, or a quoted pattern.",
     ),
 ]
 Truth = Annotated[
@@ -61,6 +62,14 @@ Exclude = Annotated[
 IdColumn = Annotated[
     str | None, typer.Option(metavar="NAME", help="The column that names the rows.", rich_help_panel=DATA)
 ]
+Fps = Annotated[
+    float | None,
+    typer.Option(
+        metavar="R",
+        help="Frames a second: to take of a video (default: all), or that a folder of frames was taken at.",
+        rich_help_panel=DATA,
+    ),
+]
 MaxUnreadable = Annotated[
     str, typer.Option(metavar="N|P%", help="Exit 3 when more items than this cannot be read.", rich_help_panel=DATA)
 ]
@@ -71,6 +80,10 @@ FormatOption = Annotated[
     Format | None, typer.Option("--format", "-f", help="Of the score table; default: table.", rich_help_panel=OUTPUT)
 ]
 Top = Annotated[int, typer.Option(min=0, help="How many items table and markdown list.", rich_help_panel=OUTPUT)]
+Html = Annotated[
+    str | None,
+    typer.Option("--html", metavar="FILE", help="Also write the report as one HTML file.", rich_help_panel=OUTPUT),
+]
 Fdr = Annotated[
     float | None,
     typer.Option(
@@ -105,7 +118,9 @@ def destination(out: str | None, given: Format | None) -> tuple[Path | None, str
         return path, given.value
     found = format_for(path) if path is not None else Format.table.value
     if found is None:
-        raise UsageError(f"the format of {path} is not clear from its name", "give --format")
+        html = path is not None and path.suffix.lower() in (".html", ".htm")
+        hint = f"write HTML with --html {path}" if html else "give --format"
+        raise UsageError(f"the format of {path} is not clear from its name", hint)
     return path, found
 
 
@@ -119,6 +134,21 @@ def refuse_overwriting(path: Path | None, inputs: Iterable[str | Path], truth: s
         raise UsageError(f"{path} is what is being read; it would be overwritten", "choose another name with -o")
     if (target.parent / "manifest.json").exists() and (target.parent / "model.onnx").exists():
         raise UsageError(f"{path} lies inside a model, which holds its own files only", "choose another place with -o")
+
+
+def html_file(name: str | None, inputs: Iterable[str | Path] = (), truth: str | None = None) -> Path | None:
+    """Where the HTML report goes. Asked before hours of work: raises AuditError where it could not be written at their end."""
+    from anoaudit.errors import AuditError
+
+    if name is None:
+        return None
+    path = Path(name)
+    refuse_overwriting(path, inputs, truth)
+    if path.is_dir():
+        raise UsageError(f"--html {path} is a folder", "give a file name")
+    if not path.absolute().parent.is_dir():
+        raise AuditError(f"cannot write {path}: the folder {path.parent} does not exist", "create the folder first")
+    return path
 
 
 def emit(result: Result, path: Path | None, form: str, top: int) -> int:

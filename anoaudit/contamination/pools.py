@@ -80,7 +80,8 @@ def separate(data: str, truth: str, id_column: str | None = None) -> Pools:
 
 def _open(data: str, truth: str | None = None, id_column: str | None = None) -> Source:
     source = open_dataset(data, ColumnOptions(id_column=id_column), truth=truth)
-    assert isinstance(source, ImageFolder | TableFiles)
+    if not isinstance(source, ImageFolder | TableFiles):
+        raise UsageError(f"{data} holds videos; contaminate mixes images or tables", "give a folder of their frames")
     if isinstance(source, TableFiles) and len(set(source.columns)) < len(source.columns):
         twice = next(name for name in source.columns if source.columns.count(name) > 1)
         raise AuditError(f"{data} has two columns named {twice!r}", "rename one of them")

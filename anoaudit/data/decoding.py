@@ -10,11 +10,15 @@ import io
 import logging
 import stat
 import warnings
+from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+from anoaudit.data.items import Picture
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 #: Restricting the formats keeps Pillow's rarely-used parsers (and Ghostscript) away from hostile files.
@@ -22,6 +26,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp",
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 1024 * 1024
+TILE = 1024  # pixels a side
 
 # What is wrong with a file is said in its reason, once; Pillow's own remarks on stderr would come between the results.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -45,6 +50,29 @@ class UnreadableImageError(Exception):
 
 def read_image(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Pixels of an image file, uint8[height, width, 3]. Raises UnreadableImageError with a reason."""
+    return decode(_read(path), height, width)
+
+
+def read_picture(path: Path, longest: int) -> Picture:
+    """An image file for the eye: in its own proportions, no side longer than `longest` pixels, never enlarged.
+
+    Raises UnreadableImageError with a reason, for the very files that `read_image` refuses.
+    """
+    return _decode(_read(path), longest, lambda width, height: within(longest, width, height))
+
+
+def within(longest: int, width: int, height: int) -> tuple[int, int]:
+    """Width and height in the same proportions with no side longer than `longest`, never more than they were."""
+    scale = min(1.0, longest / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def decode(data: bytes, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Pixels of an encoded image, uint8[height, width, 3]. Raises UnreadableImageError with a reason."""
+    return _decode(data, max(width, height), lambda *_: (width, height)).pixels
+
+
+def _read(path: Path) -> bytes:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device would never end
@@ -54,18 +82,17 @@ def read_image(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
             raise UnreadableImageError("empty file (0 bytes)")
         if size > MAX_BYTES:
             raise UnreadableImageError(f"file too large ({size >> 20} MiB, limit {MAX_BYTES >> 20})")
-        data = path.read_bytes()
+        return path.read_bytes()
     except PermissionError:
         raise UnreadableImageError("permission denied") from None
     except FileNotFoundError:
         raise UnreadableImageError("file is gone, or a broken link") from None
     except OSError as error:
         raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from None
-    return decode(data, height, width)
 
 
-def decode(data: bytes, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Pixels of an encoded image, uint8[height, width, 3]. Raises UnreadableImageError with a reason."""
+def _decode(data: bytes, longest: int, size_for: Callable[[int, int], tuple[int, int]]) -> Picture:
+    """The picture resized to `size_for(width, height)` of the upright original; `longest` is that size's longest side."""
     if not data:
         raise UnreadableImageError("empty file (0 bytes)")
     try:
@@ -75,10 +102,14 @@ def decode(data: bytes, height: int, width: int) -> npt.NDArray[np.uint8]:
                     f"too many pixels: {image.width}×{image.height} (limit {MAX_PIXELS // 1_000_000} megapixels)"
                 )
             # A JPEG decodes several times faster at a reduced scale; twice the target keeps the resize smooth.
-            edge = 2 * max(width, height)  # of either side, as the picture may lie on its side
-            image.draft("RGB", (edge, edge))
-            resized = _to_rgb(_upright(image)).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
-            return np.asarray(resized, dtype=np.uint8)
+            whole = image.size
+            image.draft("RGB", (2 * longest, 2 * longest))  # of either side, as the picture may lie on its side
+            reduced = image.size
+            upright = _upright(image)
+            width, height = upright.size
+            if reduced != whole:
+                width, height = whole if upright.size == reduced else (whole[1], whole[0])
+            return Picture(resized(upright, *size_for(width, height)), width, height)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -94,6 +125,13 @@ def decode(data: bytes, height: int, width: int) -> npt.NDArray[np.uint8]:
         raise UnreadableImageError(f"damaged image: {' '.join(text.split())[:120]}") from None
 
 
+def resized(image: Image.Image, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """uint8[height, width, 3] of a whole picture in any of Pillow's modes: the one resize, of files and video frames."""
+    return np.asarray(
+        _to_rgb(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0), dtype=np.uint8
+    )
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """The picture turned as its EXIF orientation says; damaged EXIF data says nothing, the pixels are fine."""
     image.load()  # first: in PNG the EXIF data may stand behind the pixels, and TIFF turns the picture itself
@@ -106,23 +144,39 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode to RGB by a fixed rule (never by the picture's own range, so that scores stay comparable)."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return _deep_to_rgb(image)
-    if "transparency" in image.info and image.mode in ("1", "L", "P", "RGB"):
-        image = image.convert("RGBA")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    deep = image.mode.startswith("I") or image.mode == "F"
+    clear = "transparency" in image.info and image.mode in ("1", "L", "P", "RGB")
+    if not deep and not clear and image.mode not in ("RGBA", "LA", "PA", "La", "RGBa"):
+        return image.convert("RGB")
+    rgb, unit = Image.new("RGB", image.size), image.mode == "F" and _highest(image) <= 1.0
+    for left, top, tile in _tiles(image):
+        rgb.paste(_deep_to_rgb(tile, unit) if deep else _over_white(tile), (left, top))
+    return rgb
 
 
-def _deep_to_rgb(image: Image.Image) -> Image.Image:
-    """16- and 32-bit greys: integers are taken as 16 bits deep, floats as 0..1 (or 0..255 where they exceed 1)."""
+def _tiles(image: Image.Image) -> Iterator[tuple[int, int, Image.Image]]:
+    """The picture in parts: what is computed on the way takes many times the pixels' own memory."""
+    for top, left in product(range(0, image.height, TILE), range(0, image.width, TILE)):
+        yield left, top, image.crop((left, top, min(left + TILE, image.width), min(top + TILE, image.height)))
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, rgba).convert("RGB")
+
+
+def _highest(image: Image.Image) -> float:
+    """The highest finite value, at least 0."""
+    parts = (np.asarray(tile) for _, _, tile in _tiles(image))
+    return max(float(np.max(pixels, initial=0.0, where=np.isfinite(pixels))) for pixels in parts)
+
+
+def _deep_to_rgb(image: Image.Image, unit: bool) -> Image.Image:
+    """16- and 32-bit greys: integers are taken as 16 bits deep, floats as 0..1 (or 0..255 where any exceeds 1)."""
     pixels = np.asarray(image, dtype=np.float64)
     if image.mode == "F":
-        highest = np.max(pixels, initial=0.0, where=np.isfinite(pixels))
-        scaled = np.nan_to_num(pixels * 255.0 if highest <= 1.0 else pixels, nan=0.0, posinf=255.0, neginf=0.0)
+        scaled = np.nan_to_num(pixels * 255.0 if unit else pixels, nan=0.0, posinf=255.0, neginf=0.0)
     else:
         scaled = pixels / 257.0
     grey = Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))

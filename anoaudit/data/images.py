@@ -1,22 +1,28 @@
-"""Image folders: every file with an image suffix, in sub-folders too, is one item; a sub-folder is its group."""
+"""Image folders: every file with an image suffix, in sub-folders too, is one item; a sub-folder is its group.
+
+With a rate they are frames: in natural order within their sub-folder, each with its time.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from anoaudit.data.decoding import SUFFIXES, UnreadableImageError, read_image
-from anoaudit.data.items import UNLABELLED, Chunk, ImageSpec, InputSpec, Kind
+from anoaudit.data.decoding import SUFFIXES, UnreadableImageError, read_image, read_picture
+from anoaudit.data.items import UNLABELLED, Chunk, ImageSpec, InputSpec, Kind, Picture
 from anoaudit.data.labels import Labels
 
 Decoded = npt.NDArray[np.uint8] | str  # pixels, or the reason why there are none
+PICTURES_AHEAD = 8
 
 
 def scan(root: Path, suffixes: frozenset[str]) -> tuple[list[Path], int]:
@@ -60,7 +66,7 @@ def item_id(path: Path, root: Path) -> str:
 
 
 class ImageFolder:
-    """A list of image files as items."""
+    """A list of image files as items; with `fps` (frames a second) as the frames of one sequence a sub-folder."""
 
     kind: Kind = "images"
 
@@ -71,20 +77,21 @@ class ImageFolder:
         ignored: int = 0,
         truth: Labels | None = None,
         labels: Labels | None = None,
+        fps: float | None = None,
     ) -> None:
         self.root = root
-        self.paths = sorted(paths, key=lambda path: item_id(path, root))
+        order: Callable[[str], Any] = str if fps is None else natural
+        self.paths = sorted(paths, key=lambda path: order(item_id(path, root)))
         self.source = str(root)
         self.name = root.resolve().name
         self.ignored = ignored
         self.ids = [item_id(path, root) for path in self.paths]
+        self.timed = fps is not None
+        self._times = times_of(self.ids, fps) if fps is not None else None
         self._truth, self._labels = truth, labels
-        known = set(self.ids)
         for given in (truth, labels):
             if given is not None:
-                given.translate(root, known)
-                given.of(self.ids)
-                given.require_match()
+                given.attach(root, self.ids)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -107,6 +114,24 @@ class ImageFolder:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
+    def pictures(self, longest: int, only: npt.NDArray[np.bool_]) -> Iterator[tuple[str, Picture | str]]:
+        """Ids of the items that `only` (bool[N]) marks, each with its image for the eye (see `read_picture`) or the reason
+        why there is none. Threads decode a few ahead.
+        """
+        with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="decode") as pool:
+            ahead: deque[tuple[str, Future[Picture | str]]] = deque()
+            try:
+                for i in np.flatnonzero(only):
+                    ahead.append((self.ids[i], pool.submit(_picture, self.paths[i], longest)))
+                    if len(ahead) > PICTURES_AHEAD:
+                        item, future = ahead.popleft()
+                        yield item, future.result()
+                while ahead:
+                    item, future = ahead.popleft()
+                    yield item, future.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
     def _collect(self, indices: npt.NDArray[np.intp], futures: list[Future[Decoded]], spec: ImageSpec) -> Chunk:
         results = [future.result() for future in futures]
         pixels = [result for result in results if not isinstance(result, str)]
@@ -120,32 +145,61 @@ class ImageFolder:
             values=np.stack(pixels) if pixels else np.empty((0, spec.height, spec.width, 3), dtype=np.uint8),
             truth=self._truth.of(ids) if self._truth else nothing,
             labels=self._labels.of(ids) if self._labels else nothing,
+            times=None if self._times is None else self._times[indices],
         )
 
     def outline(self) -> str:
         """See Dataset."""
-        digest = hashlib.sha256()
-        for item, path in zip(self.ids, self.paths, strict=True):
-            try:
-                size = path.stat().st_size
-            except OSError:
-                size = -1
-            digest.update(f"{item}\0{size}\0".encode())
-        return digest.hexdigest()
+        return outline_of(self.ids, self.paths)
 
     def fingerprint(self) -> str:
         """See Dataset."""
-        digest = hashlib.sha256()
-        for item, path in zip(self.ids, self.paths, strict=True):
-            digest.update(item.encode() + b"\0")
-            try:
-                if not path.is_file():  # a pipe would never end
-                    raise OSError
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
-            except OSError:
-                digest.update(b"unreadable")
-        return digest.hexdigest()
+        return fingerprint_of(self.ids, self.paths)
+
+
+def outline_of(names: Sequence[str], paths: Sequence[Path]) -> str:
+    """A hash of the files' names and sizes."""
+    digest = hashlib.sha256()
+    for name, path in zip(names, paths, strict=True):
+        try:
+            size = path.stat().st_size
+        except OSError:
+            size = -1
+        digest.update(f"{name}\0{size}\0".encode())
+    return digest.hexdigest()
+
+
+def fingerprint_of(names: Sequence[str], paths: Sequence[Path]) -> str:
+    """SHA-256 over the files' names and bytes."""
+    digest = hashlib.sha256()
+    for name, path in zip(names, paths, strict=True):
+        digest.update(name.encode() + b"\0")
+        try:
+            if not path.is_file():  # a pipe would never end
+                raise OSError
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError:
+            digest.update(b"unreadable")
+    return digest.hexdigest()
+
+
+def natural(item: str) -> tuple[Any, ...]:
+    """A key that sorts frame2 before frame10, and the items of a folder together, before those of its sub-folders."""
+    folder, _, name = item.rpartition("/")
+    keys = [[int(p) if p.isdigit() else p for p in re.split(r"([0-9]+)", part)] for part in (folder, name)]
+    return (*keys, item)
+
+
+def times_of(items: Sequence[str], fps: float) -> npt.NDArray[np.float64]:
+    """Seconds of every item from the first one of its sub-folder, float64[N]."""
+    counts: Counter[str | None] = Counter()
+    places = []
+    for item in items:
+        group = group_of(item)
+        places.append(counts[group])
+        counts[group] += 1
+    return np.array(places, dtype=np.float64) / fps
 
 
 def group_of(item: str) -> str | None:
@@ -162,5 +216,12 @@ def image_paths(root: Path) -> tuple[list[Path], int]:
 def _decode(path: Path, spec: ImageSpec) -> Decoded:
     try:
         return read_image(path, spec.height, spec.width)
+    except UnreadableImageError as error:
+        return str(error)
+
+
+def _picture(path: Path, longest: int) -> Picture | str:
+    try:
+        return read_picture(path, longest)
     except UnreadableImageError as error:
         return str(error)

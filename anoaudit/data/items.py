@@ -18,7 +18,8 @@ class Chunk:
     """Consecutive items of a dataset.
 
     `values` holds the readable items only, in order: float64[R, D] for tables (NaN is missing, categories are codes)
-    and uint8[R, H, W, 3] for images. `truth` and `labels` are int8[B] with -1 for null.
+    and uint8[R, H, W, 3] for images. `truth` and `labels` are int8[B] with -1 for null. `times` are float64[B] seconds from the
+    start of the item's group, NaN where there is none; None of a source without time.
     """
 
     start: int
@@ -28,6 +29,7 @@ class Chunk:
     values: npt.NDArray[Any]
     truth: npt.NDArray[np.int8]
     labels: npt.NDArray[np.int8]
+    times: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -36,6 +38,15 @@ class Chunk:
     def readable(self) -> npt.NDArray[np.bool_]:
         """bool[B]: which of the items stand in `values`."""
         return np.array([reason is None for reason in self.reasons], dtype=bool)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image for the eye: `pixels` are uint8[h, w, 3] in its own proportions, `width` and `height` the original's."""
+
+    pixels: npt.NDArray[np.uint8]
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -123,6 +134,7 @@ class Dataset(Protocol):
     source: str
     name: str
     ignored: int
+    timed: bool  # items have a time: chunks carry `times`
 
     def __len__(self) -> int: ...
 

@@ -66,14 +66,21 @@ class Labels:
             example = next(iter(self.by_id), "")
             raise UsageError(
                 f"none of the {len(self.by_id)} ids in {self.spec} is in the data (the first is {example!r})",
-                "ids are paths relative to DATA, values of --id-column, or row numbers from 0",
+                "ids are paths relative to DATA (clip.mp4#000123 for a frame), values of --id-column, or row numbers from 0",
             )
+
+    def attach(self, root: Path, ids: Sequence[str]) -> None:
+        """Join a file's rows with all items of DATA. Raises UsageError when not one id was found."""
+        self.translate(root, set(ids))
+        self.of(ids)
+        self.require_match()
 
     def translate(self, root: Path, ids: Iterable[str]) -> None:
         """Read the file's paths as relative to the file's own folder where they match nothing relative to DATA."""
         if self.column is not None or any(item in self.by_id for item in ids):
             return
         folder = split_spec(self.spec)[0].resolve().parent
+        root = root.parent if root.is_file() else root
         moved = {os.path.relpath(folder / key, root.resolve()).replace(os.sep, "/"): v for key, v in self.by_id.items()}
         if any(item in moved for item in ids):
             self.by_id = moved

@@ -87,7 +87,9 @@ def _from_arrow(batch: pa.RecordBatch) -> pl.DataFrame:
     for i, kind in enumerate(batch.schema.types):
         if pa.types.is_decimal256(kind):  # polars has no such type; as text it is read exactly
             batch = batch.set_column(i, batch.schema.names[i], batch.column(i).cast(pa.string()))
-    frame = pl.DataFrame(pl.from_arrow(batch))
+    places = pa.RecordBatch.from_arrays(batch.columns, [str(i) for i in range(batch.num_columns)])
+    frame = pl.DataFrame(pl.from_arrow(places))
+    frame.columns = batch.schema.names  # only now: polars gives a column whose name is empty another one
     return frame.with_columns(_cleaned((cs.string(include_categorical=True) | cs.enum()).cast(pl.String)))
 
 

@@ -37,6 +37,7 @@ class TableFiles:
     """One table in one or more files of the same columns."""
 
     kind: Kind = "table"
+    timed = False
 
     def __init__(
         self,

@@ -183,8 +183,11 @@ def write_model(
 
 
 @contextlib.contextmanager
-def writing_directory(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+def writing_directory(path: Path, option: str = "-o") -> Iterator[Path]:
+    """A new folder beside `path` that takes its place when the block ends well, and vanishes when it does not.
+
+    `option` is the one that names the place. Raises AuditError when the disk is full or not writable.
+    """
     path = Path(os.path.realpath(path))  # through a link: what it names is replaced, not the link
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +195,7 @@ def writing_directory(path: Path) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=".anoaudit-", dir=path.parent))
     except OSError as error:
         raise AuditError(
-            f"{path} cannot be written: {error.strerror or error}", "choose another place with -o"
+            f"{path} cannot be written: {error.strerror or error}", f"choose another place with {option}"
         ) from error
     try:
         yield folder
@@ -200,7 +203,8 @@ def writing_directory(path: Path) -> Iterator[Path]:
         _take_place(folder, path)
     except OSError as error:
         raise AuditError(
-            f"{path} cannot be written: {error.strerror or error}", "free some space, or choose another place with -o"
+            f"{path} cannot be written: {error.strerror or error}",
+            f"free some space, or choose another place with {option}",
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

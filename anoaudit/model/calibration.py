@@ -46,10 +46,11 @@ class ShiftedLognormal:
 
     def z(self, scores: Array) -> Array:
         """Normal deviations, −inf below the distribution's support."""
-        standard = (scores - self.location) / self.scale
-        if self.skew == 0.0:
-            return np.asarray(standard, dtype=np.float64)
-        inside = self.skew * standard
+        with np.errstate(over="ignore"):  # a scale next to zero: infinitely many deviations out, like anything far
+            standard = (scores - self.location) / self.scale
+            if self.skew == 0.0:
+                return np.asarray(standard, dtype=np.float64)
+            inside = self.skew * standard
         z = np.where(inside <= -1.0, -np.inf, np.log1p(np.maximum(inside, -1.0 + 1e-12)) / self.skew)
         return np.asarray(z, dtype=np.float64)
 

@@ -32,8 +32,8 @@ def render_card(manifest: Manifest, name: str) -> str:
         f"(fingerprint `{manifest.data['fingerprint'][:16]}`), {training['held_out']} kept out of a fit of their own for p-values.",
         f"* **Assumed share of anomalies** {training['contamination']:g}; "
         f"trained on {training['train_on']} items; seed {training['seed']}.",
-        f"* **Input** {_input(manifest)}",
-        f"* **Backbone** {_backbone(manifest.backbone)}",
+        f"* **Input** {input_line(manifest)}",
+        f"* **Backbone** {backbone_line(manifest.backbone)}",
         f"* **p-values** {CALIBRATIONS[values['kind']].format(**values)}.",
         f"* **Parity** torch and onnxruntime differ by at most {parity['max_abs_difference']:.2g} on {parity['items']} items "
         f"(the scores' MAD is {parity['mad']:.3g}).",
@@ -44,7 +44,8 @@ def render_card(manifest: Manifest, name: str) -> str:
     return "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines)
 
 
-def _input(manifest: Manifest) -> str:
+def input_line(manifest: Manifest) -> str:
+    """What the model sees, as Markdown."""
     if isinstance(manifest.input, ImageSpec):
         return f"images, resized whole to {manifest.input.width}×{manifest.input.height}."
     names = ", ".join(f"`{rule.name}`" for rule in manifest.input.columns[:20])
@@ -52,7 +53,8 @@ def _input(manifest: Manifest) -> str:
     return f"{len(manifest.input.columns)} columns: {names}{more}."
 
 
-def _backbone(facts: dict[str, Any] | None) -> str:
+def backbone_line(facts: dict[str, Any] | None) -> str:
+    """The backbone and where its weights came from, as Markdown."""
     if facts is None:
         return "none (a table)."
     if facts["name"] == "none":

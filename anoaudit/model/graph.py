@@ -23,9 +23,14 @@ LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
-#: Operators that make something large out of a small constant, and the place of that constant among their inputs.
-GROWING = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1, "OneHot": 1}
-MAX_GROWN = 1 << 28  # values
+#: Operators that make something large out of a small constant, and the places of such constants among their inputs.
+GROWING = {
+    "ConstantOfShape": (0,), "Expand": (1,), "Tile": (1,), "OneHot": (1,), "Pad": (1,), "Resize": (2, 3), "CenterCropPad": (1,),
+    "AffineGrid": (1,), "Col2Im": (1,), "MaxUnpool": (2,), "HannWindow": (0,), "HammingWindow": (0,), "BlackmanWindow": (0,),
+    "DFT": (1,), "MelWeightMatrix": (0, 1),
+}  # fmt: skip
+MAX_GROWN = 1 << 28  # values, of all such operators together
+MAX_RANK = 64  # sizes of a shape
 HINT = "the model is damaged or was not written by anoaudit; do not use it"
 
 
@@ -80,22 +85,34 @@ def _check_growth(model: ModelProto) -> None:
             elif attribute.name in ("value_int", "value_ints"):
                 numbers = [attribute.i] if attribute.name == "value_int" else list(attribute.ints)
                 constants[node.output[0]] = onnx.numpy_helper.from_array(np.array(numbers, dtype=np.int64))
+    total = 0.0
     for node in _nodes(model):
         operands = [_values(constants[name]) if name in constants else [] for name in node.input]
         grown = 0.0
-        if node.op_type in GROWING and len(operands) > GROWING[node.op_type]:
-            grown = math.prod(max(abs(value), 1.0) for value in operands[GROWING[node.op_type]])
+        if node.op_type in GROWING:
+            places = [at for at in GROWING[node.op_type] if at < len(operands)]
+            grown = max((_product(node.op_type, operands[at]) for at in places), default=0.0)
         elif node.op_type == "Range" and len(operands) == 3 and all(operands):
             (start, *_), (limit, *_), (step, *_) = operands
             grown = abs((limit - start) / step) if step else math.inf
-        if grown > MAX_GROWN:
-            raise AuditError(f"model.onnx grows a tensor to {grown:.1e} values ({node.op_type})", HINT)
+        total += grown
+        if not total <= MAX_GROWN:  # also not a number
+            raise AuditError(f"model.onnx grows its tensors to {total:.1e} values ({node.op_type})", HINT)
+
+
+def _product(operator: str, sizes: list[float]) -> float:
+    if operator == "Pad":  # before and behind each axis
+        half = len(sizes) // 2
+        sizes = [before + behind for before, behind in zip(sizes[:half], sizes[half:], strict=False)]
+    return math.prod(max(1.0, size) for size in sizes) if sizes else 0.0
 
 
 def _values(tensor: TensorProto) -> list[float]:
-    """The numbers of a shape (its length is at most a few); none when it is longer or no tensor of numbers."""
-    if math.prod(tensor.dims) > 16:
+    """The numbers of a scalar or a shape; infinite when it has more sizes than a tensor has; none when it is neither."""
+    if len(tensor.dims) > 1:
         return []
+    if sum(tensor.dims) > MAX_RANK:
+        return [math.inf]
     try:
         return [float(v) for v in np.ravel(onnx.numpy_helper.to_array(tensor))]
     except (ValueError, TypeError, OverflowError, KeyError):
@@ -103,18 +120,18 @@ def _values(tensor: TensorProto) -> list[float]:
 
 
 def _check_size(tensor: TensorProto) -> None:
-    declared = 1
-    for dim in tensor.dims:
-        if dim < 0:
-            raise AuditError(f"model.onnx declares a negative size for the tensor {tensor.name!r}", HINT)
-        declared *= dim
     held = max(
         len(tensor.raw_data) * 2,  # two 4-bit values a byte is the densest type
         len(tensor.float_data), len(tensor.int32_data) * 4, len(tensor.int64_data), len(tensor.double_data),
         len(tensor.uint64_data), len(tensor.string_data),
     )  # fmt: skip
-    if declared > held:
-        raise AuditError(f"model.onnx declares {declared} values for the tensor {tensor.name!r} but holds fewer", HINT)
+    declared = 0 if 0 in tensor.dims else 1
+    for dim in (1, *tensor.dims):
+        if dim < 0:
+            raise AuditError(f"model.onnx declares a negative size for the tensor {tensor.name!r}", HINT)
+        declared *= dim
+        if declared > held:  # at once: the product of many sizes has more digits than can be computed or shown
+            raise AuditError(f"model.onnx declares more values for the tensor {tensor.name!r} than it holds", HINT)
 
 
 def _graphs(model: ModelProto) -> Iterator[GraphProto]:

@@ -15,12 +15,16 @@ import onnxruntime as ort
 from anoaudit.errors import AuditError
 
 ort.disable_telemetry_events()  # the Windows build has some
+ort.set_default_logger_severity(4)  # what it logs outside of a session would come between the results
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 BATCH = {"table": 4096, "images": 32}
 
 
 class Session:
-    """Scores batches. `provider` is what onnxruntime really uses, `note` one line when that surprises."""
+    """Scores batches. `provider` is what onnxruntime really uses, `note` one line when that surprises.
+
+    onnxruntime's own fall-back stays off: it announces itself on stdout, where the results go.
+    """
 
     def __init__(self, data: bytes, device: str = "auto", threads: int = 0) -> None:
         self.note = ""
@@ -41,7 +45,7 @@ class Session:
                 )
             self.note = f"a GPU is there but onnxruntime cannot use it ({reason}); scoring on the CPU"
         try:
-            return ort.InferenceSession(data, _options(threads), providers=[CPU])
+            return ort.InferenceSession(data, _options(threads), providers=[CPU], enable_fallback=0)
         except Exception as error:  # onnxruntime's exception types are its own and many
             raise AuditError(
                 f"onnxruntime cannot load model.onnx: {_first_line(error)}", "fit the model again"
@@ -120,7 +124,7 @@ def _try_cuda(data: bytes) -> tuple[Any, str]:
         return None, "no CUDA device is visible"
     try:
         ort.preload_dlls()
-        session = ort.InferenceSession(data, _options(0), providers=[(CUDA, {"use_tf32": "0"}), CPU])
+        session = ort.InferenceSession(data, _options(0), providers=[(CUDA, {"use_tf32": "0"}), CPU], enable_fallback=0)
     except Exception as error:
         return None, _first_line(error)
     if session.get_providers()[0] != CUDA:

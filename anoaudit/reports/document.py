@@ -1,16 +1,18 @@
-"""The JSON document: schema_version, summary, metrics and rows. It is strict JSON: no NaN and no infinity."""
+"""The JSON document: schema_version, summary, metrics, timeline and rows. It is strict JSON: no NaN and no infinity."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import polars as pl
 import polars.selectors as cs
 
 from anoaudit.reports.metrics import metrics
+from anoaudit.reports.timeline import timeline
 from anoaudit.scoring.table import SCHEMA_VERSION, ScoreTable, schema
 
 # JSON allows these inside a string, yet many line readers break lines at them: an NDJSON row must stay one line.
@@ -25,7 +27,13 @@ def document(table: ScoreTable, rows: int | None = None) -> dict[str, Any]:
 
 def head(table: ScoreTable) -> dict[str, Any]:
     """The document without its rows."""
-    return {"schema_version": SCHEMA_VERSION, "summary": finite(table.summary.to_json()), "metrics": metrics(table)}
+    found = timeline(table)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "summary": finite(table.summary.to_json()),
+        "metrics": metrics(table),
+        "timeline": None if found is None else asdict(found),
+    }
 
 
 def frames(table: ScoreTable) -> Iterator[pl.DataFrame]:
@@ -62,6 +70,6 @@ def _objects(table: ScoreTable, frame: pl.DataFrame) -> Iterator[dict[str, Any]]
 
 
 def _clean(table: ScoreTable, frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.select(list(schema(table.has_truth))).with_columns(
+    return frame.select(list(schema(table.has_truth, table.has_time))).with_columns(
         pl.when(cs.float().is_finite()).then(cs.float()).name.keep()
     )

@@ -54,6 +54,7 @@ class Look:
         self.mark = "*" if self.ascii else "●"
         self.ellipsis = "..." if self.ascii else "…"
         self.rule = "---" if self.ascii else "───"
+        self.dash = "-" if self.ascii else "–"
 
     def line(self, *parts: tuple[str, str], indent: int = 2) -> None:
         """Print one line of texts and their styles, as `Text` and never as markup."""
@@ -118,6 +119,10 @@ class Look:
         if self.ascii:
             return "#" * -(-eighths // 8)
         return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+    def height(self, part: float) -> str:
+        """One cell as high as `part` (0 to 1), never empty."""
+        return (".:-=+*#@" if self.ascii else "▁▂▃▄▅▆▇█")[min(7, max(0, int(part * 8)))]
 
     @staticmethod
     def _pad(value: str, width: int, right: bool, last: bool) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from anoaudit.reports import words
 from anoaudit.reports.aggregates import groups, spread, unreadable
 from anoaudit.reports.metrics import metrics
+from anoaudit.reports.timeline import timeline
 from anoaudit.scoring.table import ScoreTable
 
 _BAR = 30
@@ -23,10 +24,11 @@ def markdown(table: ScoreTable, top: int = 20) -> str:
     """The report of `table` with its `top` most anomalous items."""
     blocks = [
         "## anoaudit",
-        _table(("", ""), ((f"**{name}**", _text(value)) for name, value in words.facts(table.summary))),
+        _table(("", ""), ((f"**{name}**", _text(value)) for name, value in words.facts(table.summary, table.has_time))),
     ]
     blocks += _ranking(table, max(0, top))
     blocks += _histogram(table)
+    blocks += _intervals(table)
     blocks += _groups(table)
     blocks += _unreadable(table)
     blocks += _metrics(table)
@@ -103,6 +105,27 @@ def _histogram(table: ScoreTable) -> list[str]:
     remark = words.spread(scores.low, scores.median, scores.high).capitalize()
     remark += "; bars on a log scale." if scores.log_scale else "."
     return ["### Scores", remark, "\n".join(["```text", *lines, "```"])]
+
+
+def _intervals(table: ScoreTable) -> list[str]:
+    found = timeline(table)
+    if found is None:
+        return []
+    score = words.numbers(i.peak_score for i in found.intervals)
+    rows = [
+        (
+            words.clock(i.start),
+            words.clock(i.end),
+            score(i.peak_score),
+            words.clock(i.peak_time),
+            f"{i.frames:,}",
+            _code(i.group) if i.group else words.group_name(i.group),
+        )
+        for i in found.intervals
+    ]
+    head = ("from", "to", "peak", "at", "frames", "in")
+    listed = words.interval_heading(found, table.summary.flagged).capitalize()
+    return ["### Worst intervals", f"{listed}.", _table(head, rows, (2, 4))]
 
 
 def _groups(table: ScoreTable) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
@@ -38,6 +38,7 @@ _FAULTS: dict[str, pl.Expr] = {
     "an item is neither flagged nor not": pl.col("flagged").is_null(),
 }
 _TRUTH_FAULTS = {"a truth is neither 0, 1 nor unknown": (pl.col("truth") != 0) & (pl.col("truth") != 1)}
+_TIME_FAULTS = {"a time is not a number": ~pl.col("time").is_finite()}
 
 
 @dataclass
@@ -98,10 +99,10 @@ def _read_parquet(path: Path) -> ScoreTable:
     table = ScoreTable.open(path)
     try:
         types = table.lazy().collect_schema()
-        if any(types[name] != dtype for name, dtype in schema(table.has_truth).items()):
+        if any(types[name] != dtype for name, dtype in schema(table.has_truth, table.has_time).items()):
             # Another tool has written it again, with its own types for the same values.
             return _convert(path, table.batches, table.summary)
-        summary = _settled(table.summary, _tally(table.lazy(), table.has_truth, path))
+        summary = _settled(table.summary, _tally(table.lazy(), table.has_truth, table.has_time, path))
     except (pl.exceptions.PolarsError, pa.ArrowException) as error:
         raise _damaged(path, error) from error
     return replace(table, summary=summary)
@@ -176,12 +177,12 @@ def _object_frames(rows: Iterator[Any], path: Path) -> Iterator[pl.DataFrame]:
         if not all(isinstance(row, dict) for row in batch):
             raise AuditError(f"{path} is not a score table: a row is not an object", _HINT)
         names = names or list(batch[0])
-        truth = "truth" in names
-        missing = [name for row in batch for name in schema(truth) if name not in row]
+        columns = _loose(names)
+        missing = [name for row in batch for name in columns if name not in row]
         if missing:
             raise AuditError(f"{path} is not a score table: a row has no {missing[0]!r}", _HINT)
         yield pl.DataFrame(
-            {name: pl.Series([row[name] for row in batch], dtype=kind) for name, kind in _loose(truth).items()}
+            {name: pl.Series([row[name] for row in batch], dtype=kind) for name, kind in columns.items()}
         )
 
 
@@ -194,7 +195,7 @@ def _csv_frames(path: Path) -> Iterator[pl.DataFrame]:
     if missing:
         raise AuditError(f"{path} is not a score table: it has no column {missing[0]!r}", _HINT)
     types = {pl.String: pa.string(), pl.Float64: pa.float64(), pl.Boolean: pa.bool_()}
-    wanted = {name: types[dtype] for name, dtype in _loose("truth" in names).items()}
+    wanted = {name: types[dtype] for name, dtype in _loose(names).items()}
     convert = pa_csv.ConvertOptions(
         column_types=wanted,
         include_columns=list(wanted),
@@ -207,9 +208,10 @@ def _csv_frames(path: Path) -> Iterator[pl.DataFrame]:
             yield pl.DataFrame(pl.from_arrow(batch))
 
 
-def _loose(truth: bool) -> dict[str, Any]:
+def _loose(names: Sequence[str]) -> dict[str, Any]:
     """The columns with whole numbers as floats: tools that know no missing integer write 3.0 for 3."""
-    return {name: pl.Float64 if dtype.is_integer() else dtype for name, dtype in schema(truth).items()}
+    wanted = schema("truth" in names, "time" in names)
+    return {name: pl.Float64 if dtype.is_integer() else dtype for name, dtype in wanted.items()}
 
 
 def _convert(path: Path, frames: Callable[[], Iterator[pl.DataFrame]], summary: Summary | None) -> ScoreTable:
@@ -220,8 +222,8 @@ def _convert(path: Path, frames: Callable[[], Iterator[pl.DataFrame]], summary: 
     try:
         for frame in frames():
             if writer is None:
-                writer = ScoreTableWriter(target, "truth" in frame.columns)
-            total.add(_tally(frame.lazy(), writer.truth, path))
+                writer = ScoreTableWriter(target, "truth" in frame.columns, "time" in frame.columns)
+            total.add(_tally(frame.lazy(), writer.truth, writer.time, path))
             writer.write(frame)
     except BaseException as error:
         if writer is not None:
@@ -234,9 +236,9 @@ def _convert(path: Path, frames: Callable[[], Iterator[pl.DataFrame]], summary: 
     return writer.close(_settled(summary, total))
 
 
-def _tally(rows: pl.LazyFrame, truth: bool, path: Path) -> _Tally:
+def _tally(rows: pl.LazyFrame, truth: bool, time: bool, path: Path) -> _Tally:
     """Count the rows and refuse what no score table may hold."""
-    faults = {**_FAULTS, **(_TRUTH_FAULTS if truth else {})}
+    faults = {**_FAULTS, **(_TRUTH_FAULTS if truth else {}), **(_TIME_FAULTS if time else {})}
     found = rows.select(
         *(expr.any().alias(words) for words, expr in faults.items()),
         pl.len().alias("rows"),

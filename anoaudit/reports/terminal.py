@@ -1,7 +1,8 @@
-"""The report people see first: a head, the ranking, the histogram, groups, unreadable items, figures and notes."""
+"""The report people see first: a head, the ranking, the histogram, the time, groups, unreadable items, figures and notes."""
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 from rich.cells import cell_len
@@ -11,11 +12,13 @@ from anoaudit.reports import words
 from anoaudit.reports.aggregates import Spread, groups, spread, unreadable
 from anoaudit.reports.look import Column, Look, make_console, share_out
 from anoaudit.reports.metrics import metrics
+from anoaudit.reports.timeline import Strip, timeline
 from anoaudit.scoring.table import ScoreTable
 
 __all__ = ["make_console", "render"]
 
 _GROUPS = 20
+_STRIPS = 6
 _UNREADABLE = 10
 _FLAGGED, _OTHER = "red", "cyan"
 
@@ -30,6 +33,7 @@ def render(table: ScoreTable, console: Console, top: int = 20) -> None:
     else:
         _ranking(table, scores, look, max(0, top))
         _histogram(table, scores, look)
+        _over_time(table, scores, look)
     _groups(table, figures, look)
     _unreadable(table, look)
     if figures:
@@ -41,7 +45,7 @@ def render(table: ScoreTable, console: Console, top: int = 20) -> None:
 
 
 def _head(table: ScoreTable, look: Look) -> None:
-    facts = words.facts(table.summary)
+    facts = words.facts(table.summary, table.has_time)
     label = max(len(name) for name, _ in facts) + 2
     for name, value in facts:
         style = ("bold red" if table.summary.flagged else "bold") if name == "flagged" else ""
@@ -72,7 +76,7 @@ def _ranking(table: ScoreTable, scores: Spread, look: Look, top: int) -> None:
 
     # id, group and why share what is left, each taking only what its texts need.
     texts = {"id": [row["id"] for row in rows]}
-    if any(row["group"] and not row["id"].startswith(row["group"] + "/") for row in rows):
+    if any(row["group"] and not row["id"].startswith((row["group"] + "/", row["group"] + "#")) for row in rows):
         texts["group"] = [row["group"] or "" for row in rows]  # else the ids say it already
     if any(row["why"] for row in rows):
         texts["why"] = [row["why"] or "" for row in rows]
@@ -103,6 +107,49 @@ def _histogram(table: ScoreTable, scores: Spread, look: Look) -> None:
         look.line((f"{edges[place]:>{edge}}  ", "dim"), (bar, _FLAGGED if part.flagged else _OTHER), (count, "dim"))
     if scores.cut == len(scores.bins):
         look.line(cut)
+
+
+def _over_time(table: ScoreTable, scores: Spread, look: Look) -> None:
+    end = len(words.clock(0.0))
+    room = look.width - 6 - end
+    found = timeline(table, bins=min(60, room * 2 // 3))
+    if found is None:
+        return
+    look.title("Over time", "the highest score of each moment, worst first")
+    shown = found.strips[:_STRIPS]
+    names = [look.middle(words.group_name(s.group), room - max(len(s.scores) for s in shown)) for s in shown]
+    label, width = max(map(cell_len, names)), max(len(s.scores) for s in shown)
+    for name, strip in zip(names, shown, strict=True):
+        parts = [(f"{name}{' ' * (label - cell_len(name))}  ", "")]
+        for hue, cells in groupby(_cells(table, scores, strip, look), key=lambda cell: cell[1]):
+            parts.append(("".join(cell for cell, _ in cells), hue))
+        gap = " " * (width - len(strip.scores))
+        look.line(*parts, (f"{gap}  {words.clock(strip.end)}", "dim"))
+    _more(len(found.strips) - len(shown), "more", look)
+    look.title("Worst intervals", words.interval_heading(found, table.summary.flagged))
+    score = words.numbers(i.peak_score for i in found.intervals)
+    columns = [
+        Column("", [f"{words.clock(i.start)} {look.dash} {words.clock(i.end)}" for i in found.intervals]),
+        Column("", [f"peak {score(i.peak_score)} at {words.clock(i.peak_time)}" for i in found.intervals], right=True),
+        Column("", [words.plural(i.frames, "frame") for i in found.intervals], right=True),
+    ]
+    if len(found.strips) > 1:
+        left = look.width - 2 - sum(look.needs(column) + 2 for column in columns)
+        columns.append(Column("", [look.middle(words.group_name(i.group), max(8, left)) for i in found.intervals]))
+    look.columns(columns)
+
+
+def _cells(table: ScoreTable, scores: Spread, strip: Strip, look: Look) -> list[tuple[str, str]]:
+    """A cell for each part of a strip and its colour; blank where there is no frame."""
+    bar = table.summary.threshold
+    found = []
+    for value in strip.scores:
+        if value is None:
+            found.append((" ", ""))
+        else:
+            marked = table.summary.flagged and bar is not None and value >= bar
+            found.append((look.height(scores.above_median(value)), _FLAGGED if marked else _OTHER))
+    return found
 
 
 def _groups(table: ScoreTable, figures: dict[str, Any] | None, look: Look) -> None:

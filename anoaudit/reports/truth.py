@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -23,7 +24,7 @@ def with_truth(table: ScoreTable, truth: Mapping[str, int | None], out: Path) ->
             f"the truth holds {wrong!r}", "use 1 for an anomaly, 0 for a normal item, and nothing for unknown"
         )
     with replacing(out) as part:
-        writer = ScoreTableWriter(part, truth=True)
+        writer = ScoreTableWriter(part, truth=True, time=table.has_time)
         try:
             matched = 0
             for frame in table.batches():
@@ -41,4 +42,4 @@ def with_truth(table: ScoreTable, truth: Mapping[str, int | None], out: Path) ->
         except BaseException:
             writer.abandon()
             raise
-    return ScoreTable(path=out, summary=table.summary, has_truth=True)
+    return replace(table, path=out, has_truth=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anoaudit.scoring.table import Summary
+
+if TYPE_CHECKING:
+    from anoaudit.reports.timeline import Timeline
 
 MISSING = "-"
 
@@ -69,6 +72,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\u200d" else c.encode("unicode_escape").decode() for c in text)
 
 
+def clock(seconds: float) -> str:
+    """A time as players show it, to a tenth of a second: `00:01:12.4`."""
+    tenths = round(seconds * 10)
+    return f"{tenths // 36_000:02d}:{tenths // 600 % 60:02d}:{tenths // 10 % 60:02d}.{tenths % 10}"
+
+
 def group_name(group: str | None) -> str:
     """A group as the reader knows it."""
     return "(top level)" if group is None else printable(group)
@@ -91,9 +100,12 @@ def calibration(values: dict[str, Any]) -> str:
     return printable(kind)
 
 
-def facts(summary: Summary) -> list[tuple[str, str]]:
-    """The report's head: what was scored, by what, and by which rule it was decided. Unknown ones are left out."""
-    kind = {"images": "image", "table": "row"}.get(summary.kind)
+def facts(summary: Summary, timed: bool = False) -> list[tuple[str, str]]:
+    """The report's head: what was scored, by what, and by which rule it was decided. Unknown ones are left out.
+
+    `timed` says that images are frames.
+    """
+    kind = {"images": "frame" if timed else "image", "table": "row"}.get(summary.kind)
     items = [plural(summary.rows, kind) if kind else f"{summary.rows:,}"]
     if summary.unreadable:
         items.append(f"{summary.unreadable:,} unreadable")
@@ -120,6 +132,13 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
 def spread(low: float, median: float, high: float) -> str:
     """The scores' range in words."""
     return f"lowest {number(low)}, median {number(median)}, highest {number(high)}"
+
+
+def interval_heading(found: Timeline, flagged: int) -> str:
+    """What the intervals are made of, and how many are not shown."""
+    made = "flagged frames" if flagged else "the worst 1 % of the frames, as nothing is flagged"
+    whole = f" of {len(found.intervals) + found.more:,}" if found.more else ""
+    return f"{len(found.intervals):,}{whole}, made of {made}"
 
 
 def metric_heading(figures: dict[str, Any]) -> str:

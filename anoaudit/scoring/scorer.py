@@ -67,7 +67,7 @@ def score_dataset(
     with _temporary_folder() as folder:
         scores: list[npt.NDArray[np.float64]] = []
         done = unreadable = 0
-        with finished_table(folder / "spool.parquet", truth) as spool:
+        with finished_table(folder / "spool.parquet", truth, dataset.timed) as spool:
             for chunk in _chunks(dataset, spec):
                 frame, given = _score_chunk(chunk, session, spec, truth)
                 spool.write(frame)
@@ -79,7 +79,7 @@ def score_dataset(
             if done == 0:
                 raise AuditError(f"{dataset.source} has no items", "give data with at least one row or image")
             spool.close(Summary())
-        spooled = ScoreTable(path=folder / "spool.parquet", summary=Summary(), has_truth=truth)
+        spooled = ScoreTable(folder / "spool.parquet", Summary(), truth, dataset.timed)
         summary = Summary(
             source=dataset.source,
             kind=dataset.kind,
@@ -125,6 +125,8 @@ def _score_chunk(
             "why": pl.Series(why.tolist(), dtype=pl.String),
         }
     )
+    if chunk.times is not None:
+        frame = frame.with_columns(time=pl.Series(chunk.times).fill_nan(None))
     if truth:
         frame = frame.with_columns(truth=pl.Series(chunk.truth).replace(UNLABELLED, None))
     return frame, values[ok]
@@ -153,7 +155,7 @@ def _decide(
         calibration=calibration.to_json(),
         notes=notes,
     )
-    with finished_table(out, spooled.has_truth) as writer:
+    with finished_table(out, spooled.has_truth, spooled.has_time) as writer:
         position = 0
         for frame in spooled.batches():
             ok = frame["status"].to_numpy() == READABLE
@@ -167,18 +169,18 @@ def _decide(
                 )
             )
         writer.close(summary)
-    return ScoreTable(path=out, summary=summary, has_truth=spooled.has_truth)
+    return replace(spooled, path=out, summary=summary)
 
 
 @contextlib.contextmanager
-def finished_table(out: Path, truth: bool) -> Iterator[ScoreTableWriter]:
+def finished_table(out: Path, truth: bool, time: bool = False) -> Iterator[ScoreTableWriter]:
     """A writer to be closed within the block. Its file takes the place of `out` when the block ends well, and vanishes
     when it does not: then `out` is as it was. Raises AuditError when the disk is full or not writable.
     """
     target = Path(os.path.realpath(out))  # through a link: the file it names is replaced, not the link
     part = target.with_name(f".anoaudit-{secrets.token_hex(6)}.tmp")
     try:
-        writer = ScoreTableWriter(part, truth)
+        writer = ScoreTableWriter(part, truth, time)
     except OSError as error:
         raise AuditError(f"{out} cannot be written: {_reason(error)}", "choose another place with -o") from error
     try:

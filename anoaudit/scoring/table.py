@@ -23,7 +23,7 @@ from anoaudit.errors import AuditError
 SCHEMA_VERSION = 1
 METADATA_KEY = b"anoaudit"
 
-#: Every score table has these columns in this order; `truth` (0, 1 or null) follows when it was given.
+#: Every score table has these columns in this order; `time` follows when the source has it, then `truth` when given.
 COLUMNS: dict[str, Any] = {
     "id": pl.String,
     "status": pl.String,  # "ok" or "unreadable"
@@ -35,13 +35,14 @@ COLUMNS: dict[str, Any] = {
     "group": pl.String,  # sub-folder or file, null at the top level
     "why": pl.String,  # the columns or the place that deviate most
 }
-TRUTH = {"truth": pl.Int8}
+TIME = {"time": pl.Float64}  # seconds from the start of the item's group; null where there is none
+TRUTH = {"truth": pl.Int8}  # 1, 0 or null
 READABLE, UNREADABLE = "ok", "unreadable"
 
 
-def schema(truth: bool) -> dict[str, Any]:
-    """Columns and polars types of a score table, with or without `truth`."""
-    return {**COLUMNS, **TRUTH} if truth else dict(COLUMNS)
+def schema(truth: bool, time: bool = False) -> dict[str, Any]:
+    """Columns and polars types of a score table, with or without `truth` and `time`."""
+    return {**COLUMNS, **(TIME if time else {}), **(TRUTH if truth else {})}
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class ScoreTable:
     path: Path
     summary: Summary
     has_truth: bool
+    has_time: bool = False
 
     @classmethod
     def open(cls, path: Path) -> ScoreTable:
@@ -118,7 +120,7 @@ class ScoreTable:
             summary = Summary.from_json(meta.get("summary", {}))
         except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise AuditError(f"{path}: the score table's metadata is damaged", "score the data again") from error
-        return cls(path=path, summary=summary, has_truth="truth" in names)
+        return cls(path=path, summary=summary, has_truth="truth" in names, has_time="time" in names)
 
     def lazy(self) -> pl.LazyFrame:
         """All rows in input order."""
@@ -148,15 +150,15 @@ class ScoreTable:
 class ScoreTableWriter:
     """Writes a score table batch by batch; the summary may come last (Parquet keeps it in the footer)."""
 
-    def __init__(self, path: Path, truth: bool) -> None:
+    def __init__(self, path: Path, truth: bool, time: bool = False) -> None:
         self.path = path
-        self.truth = truth
-        self._schema = pl.DataFrame(schema=schema(truth)).to_arrow().schema
+        self.truth, self.time = truth, time
+        self._schema = pl.DataFrame(schema=schema(truth, time)).to_arrow().schema
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
 
     def write(self, frame: pl.DataFrame) -> None:
         """Append rows; columns are put in order and cast."""
-        typed = frame.select([pl.col(name).cast(dtype) for name, dtype in schema(self.truth).items()])
+        typed = frame.select([pl.col(name).cast(dtype) for name, dtype in schema(self.truth, self.time).items()])
         self._writer.write_table(typed.to_arrow().cast(self._schema))
 
     def close(self, summary: Summary) -> ScoreTable:
@@ -164,7 +166,7 @@ class ScoreTableWriter:
         document = {"schema_version": SCHEMA_VERSION, "summary": summary.to_json()}
         self._writer.add_key_value_metadata({METADATA_KEY: json.dumps(document).encode()})
         self._writer.close()
-        return ScoreTable(path=self.path, summary=summary, has_truth=self.truth)
+        return ScoreTable(path=self.path, summary=summary, has_truth=self.truth, has_time=self.time)
 
     def abandon(self) -> None:
         """Close without a summary and remove the file; for a second time, or on a full disk, without complaint."""

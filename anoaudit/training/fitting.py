@@ -251,7 +251,7 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _noun(dataset: Dataset) -> str:
-    return "rows" if dataset.kind == "table" else "images"
+    return "rows" if dataset.kind == "table" else "frames" if dataset.timed else "images"
 
 
 def _versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -154,6 +155,28 @@ def test_one_infinite_pixel_does_not_darken_a_float_image() -> None:
     assert decode(encoded(Image.fromarray(unit), "TIFF"), 2, 2)[..., 0].tolist() == [[0, 128], [255, 0]]
     nothing = np.full((4, 4), np.nan, dtype=np.float32)
     assert (decode(encoded(Image.fromarray(nothing), "TIFF"), 4, 4) == 0).all()
+
+
+@pytest.mark.parametrize("mode", ["I;16", "F", "RGBA", "LA", "P"])
+def test_parts_of_a_picture_are_converted_as_the_whole(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (50, 41, 4), dtype=np.uint8)
+    deep = {"I;16": noise[..., 0].astype(np.uint16) * 250, "F": noise[..., 0].astype(np.float32) - 9.5}
+    image = Image.fromarray(deep[mode]) if mode in deep else Image.fromarray(noise).convert(mode)
+    data = encoded(image, "TIFF" if mode == "F" else "PNG", **({"transparency": 3} if mode == "P" else {}))
+    whole = decode(data, 50, 41)
+    monkeypatch.setattr(decoding, "TILE", 16)
+    assert (decode(data, 50, 41) == whole).all()
+
+
+def test_deep_and_transparent_pictures_need_little_more_memory_than_their_pixels() -> None:
+    """numpy's share: Pillow's own memory is not traced. Whole, 16 bits took 32 bytes a pixel."""
+    data = encoded(Image.fromarray(np.zeros((3000, 3000), dtype=np.uint16)), "PNG")
+    decode(data, 8, 8)
+    tracemalloc.start()
+    decode(data, 8, 8)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * 3000 * 3000 + 40 * decoding.TILE**2
 
 
 def test_one_bit() -> None:

@@ -206,7 +206,7 @@ def test_nothing_to_audit(tmp_path: Path) -> None:
     for data, words in (
         (tmp_path, r"nothing to audit \(1 other"),
         (tmp_path / "nowhere", "does not exist"),
-        (tmp_path / "a.txt", "neither an image nor a table"),
+        (tmp_path / "a.txt", "neither image, video nor table"),
         (tmp_path / "*.jpg", "does not exist"),
         ("", "does not exist|nothing to audit|neither"),
     ):

@@ -159,6 +159,14 @@ def test_an_index_column_without_a_name(tmp_path: Path) -> None:
     assert "identifier" in spec.dropped[""]
 
 
+def test_a_parquet_column_without_a_name(tmp_path: Path) -> None:
+    pq.write_table(pa.table([[1.0, 2.5, 7.0] * 10, [1.5, 2.0] * 15], names=["column_1", ""]), tmp_path / "t.parquet")
+    data = opened(tmp_path / "t.parquet")
+    spec = data.infer(0)
+    assert [rule.name for rule in spec.columns] == ["column_1", ""]
+    assert whole(data, spec).values[1].tolist() == [2.5, 2.0]
+
+
 def test_names_that_polars_takes_for_patterns(tmp_path: Path) -> None:
     names = ["^a$", "*", "count", "literal", "a.b", "len", "^b.*$"]
     frame = table().select(*(pl.col(("x", "y", "kind")[i % 3]).alias(name) for i, name in enumerate(names)))

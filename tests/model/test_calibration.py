@@ -63,6 +63,16 @@ SHAPES = {
 }
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("skew", [0.0, 2.0, 5.0])
+def test_a_scale_next_to_zero_gives_p_values_without_a_warning(skew: float) -> None:
+    values = {"kind": "fitted-null", "fits": [[1.0, 5e-324, skew], [1.0, 1e-300, skew]]}
+    p = Calibration.from_json(values, np.empty(0)).p_values(np.array([-1e30, 1.0, 1e30]))
+    assert p is not None
+    assert ((p > 0) & (p <= 1)).all()
+    assert (np.diff(p) <= 0).all()
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", SHAPES)
 def test_p_values_are_probabilities_and_fall_with_the_score(name: str) -> None:

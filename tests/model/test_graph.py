@@ -117,6 +117,24 @@ def test_declared_sizes(dims: list[int]) -> None:
     refused(conditional(branch(constant(tensor))), "declares")
 
 
+def test_a_size_with_more_digits_than_can_be_shown() -> None:
+    tensor = TensorProto(name="big", data_type=TensorProto.FLOAT, dims=[1 << 62] * 300)
+    refused(with_nodes(tensors=[tensor]), "declares")
+    tensor.dims.extend([1 << 62] * 200_000 + [0])
+    start = time.process_time()
+    check_graph(with_nodes(tensors=[tensor]).SerializeToString(), ("score",))
+    assert time.process_time() - start < 10  # not a speed: a guard against squares
+
+
+@pytest.mark.parametrize("name", ["n" * 1_000_000, "\x1b[2J\u202e" * 1000])
+def test_long_and_hostile_names_make_short_and_plain_messages(name: str) -> None:
+    for model in (with_nodes(tensors=[external(name)]), with_nodes(helper.make_node("Evil", [], ["x"], domain=name))):
+        with pytest.raises(AuditError) as caught:
+            check_graph(model.SerializeToString(), ("score",))
+        assert caught.value.message.isprintable()
+        assert len(str(caught.value)) <= 500
+
+
 def test_wrong_inputs_and_outputs() -> None:
     nodes, tensors = row_nodes()
     refused(image_model(), "outputs")
@@ -158,13 +176,35 @@ GIANT = [10**6, 10**6]
     ],
 )  # fmt: skip
 def test_giant_constant_sizes(make: Any) -> None:
-    refused(make(GIANT), "grows a tensor")
+    refused(make(GIANT), "grows its tensors")
     check_graph(make([1000, 1000]).SerializeToString(), ("score",))
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs", "size"),
+    [
+        ("ConstantOfShape", ["s"], [1] * 40 + [10**10]), ("ConstantOfShape", ["s"], [1] * 1000),
+        ("HannWindow", ["s"], 10**10), ("CenterCropPad", ["items", "s"], [10**10]), ("DFT", ["items", "s"], 10**10),
+        ("Pad", ["items", "s"], [0, 0, 0, 10**10]), ("Resize", ["items", "", "", "s"], [10**5, 10**5]),
+        ("Resize", ["items", "", "s"], np.float32([1e5, 1e5])), ("AffineGrid", ["items", "s"], [1, 1, 10**5, 10**5]),
+    ],
+)  # fmt: skip
+def test_giant_constant_sizes_of_other_operators(operator: str, inputs: list[str], size: Any) -> None:
+    tensor = numbers("s", size, np.asarray(size).dtype)
+    refused(with_nodes(helper.make_node(operator, inputs, ["x"]), tensors=[tensor]), "grows its tensors")
+
+
+def test_many_sizes_that_are_giant_together() -> None:
+    nodes = [helper.make_node("ConstantOfShape", ["s"], [f"x{i}"]) for i in range(3)]
+    refused(with_nodes(*nodes, tensors=[numbers("s", [10**8])]), "grows its tensors")
+    check_graph(with_nodes(*nodes[:2], tensors=[numbers("s", [10**8])]).SerializeToString(), ("score",))
+    frame = helper.make_node("Pad", ["items", "s"], ["x"])
+    check_graph(with_nodes(frame, tensors=[numbers("s", [0, 0, 500, 500] * 2)]).SerializeToString(), ("score",))
 
 
 def test_a_range_that_never_ends() -> None:
     node = helper.make_node("Range", ["a", "b", "c"], ["x"])
-    refused(with_nodes(node, tensors=[numbers("a", 0), numbers("b", 1), numbers("c", 0)]), "grows a tensor")
+    refused(with_nodes(node, tensors=[numbers("a", 0), numbers("b", 1), numbers("c", 0)]), "grows its tensors")
 
 
 def test_many_nodes_are_checked_in_linear_time() -> None:

@@ -78,6 +78,12 @@ def test_a_newer_schema_says_so() -> None:
     assert "newer anoaudit" in refusal(document() | {"schema": SCHEMA + 1})
 
 
+def test_a_schema_of_thousands_of_digits_makes_a_short_message() -> None:
+    with pytest.raises(AuditError, match="newer anoaudit") as caught:
+        parse(document() | {"schema": 10**4000})
+    assert len(caught.value.message) <= 500
+
+
 @pytest.mark.parametrize("schema", [0, -1, True, "1", None, 1.5, [1]])
 def test_other_schemas(schema: Any) -> None:
     assert "schema" in refusal(document() | {"schema": schema})

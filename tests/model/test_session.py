@@ -119,6 +119,24 @@ def test_graphs_that_do_not_load() -> None:
     assert "\n" not in caught.value.message
 
 
+def test_onnxruntime_prints_nothing_about_a_bad_graph(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its own fall-back does, on stdout, where the results go; so does its default logger."""
+    broken = model_of([helper.make_node("Ops", ["items"], ["score"], name="node")]).SerializeToString()
+    with pytest.raises(AuditError, match="cannot load"):
+        Session(broken.replace(b"node", b"\xffod\xf5"), "cpu")
+    giant = [helper.make_node("ConstantOfShape", ["size"], ["score"])]
+    with pytest.raises(AuditError, match="onnxruntime"):
+        Session(model_of(giant, [numbers("size", [1 << 62])]).SerializeToString(), "cpu").run(ROWS)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_names_in_a_failing_graph_cannot_steer_a_terminal() -> None:
+    bad = model_of([helper.make_node("Reshape", ["items", "axis"], ["score"], name="\x1b[2J")], [numbers("axis", [7])])
+    with pytest.raises(AuditError, match="onnxruntime") as caught:
+        Session(bad.SerializeToString(), "cpu").run(ROWS)
+    assert caught.value.message.isprintable()
+
+
 def lying(*nodes: onnx.NodeProto, tensors: Any = ()) -> Session:
     return Session(
         model_of(nodes, tensors, outputs=[helper.make_empty_tensor_value_info("score")]).SerializeToString(), "cpu"

@@ -18,8 +18,10 @@ def make(tmp_path: Path) -> Maker:
     def maker(rows: list[dict[str, Any]], **summary: Any) -> ScoreTable:
         nonlocal made
         made += 1
-        truth = any("truth" in r for r in rows)
-        frame = pl.DataFrame([{"truth": None, **r} if truth else r for r in rows], schema=schema(truth))
+        truth, time = (any(name in r for r in rows) for name in ("truth", "time"))
+        filled = [{"truth": None, "time": None, **r} for r in rows]
+        columns = schema(truth, time)
+        frame = pl.DataFrame([{name: r[name] for name in columns} for r in filled], schema=columns)
         ranks = pl.col("score").rank("ordinal", descending=True).cast(pl.UInt32)
         frame = frame.with_columns(pl.col("rank").fill_null(ranks))
         readable = int((frame["status"] == "ok").sum())
@@ -31,7 +33,7 @@ def make(tmp_path: Path) -> Maker:
             "flagged": len(flagged),
             "threshold": min(flagged, default=None),
         }
-        writer = ScoreTableWriter(tmp_path / f"scores-{made}.parquet", truth)
+        writer = ScoreTableWriter(tmp_path / f"scores-{made}.parquet", truth, time)
         writer.write(frame)
         return writer.close(Summary(**{**known, **summary}))
 

@@ -31,7 +31,7 @@ class Rows:
     """A table in memory; every tenth row is unreadable, its ids in no order."""
 
     kind: Kind = "table"
-    source, name, ignored = "rows", "rows", 7
+    source, name, ignored, timed = "rows", "rows", 7, False
 
     def __init__(self, n: int = N, bad: int = 10, extreme: float = 50.0) -> None:
         rng = np.random.default_rng(1)

@@ -43,7 +43,7 @@ class Notes(Reporter):
 class Memory:
     """A dataset of an array: float64[N, D] or uint8[N, H, W, 3]."""
 
-    source, name, ignored = "memory", "memory", 0
+    source, name, ignored, timed = "memory", "memory", 0, False
 
     def __init__(self, values: np.ndarray, broken: tuple[int, ...] = ()) -> None:
         self.values, self.broken = values, broken

@@ -51,7 +51,7 @@ class LoeOptions:
     size: int | None = option(None, "mhrot: images are seen at this many pixels a side; auto is 32", 16, 512)
     scaling: Literal["standard", "robust", "minmax", "none", "location"] | None = option(
         None,
-        "of the features; auto is standard, location (per place) for deep-svdd on maps, none for the paper's named tables and images",
+        "of the features; auto is standard, location (per place) for deep-svdd on maps, none with some paper recipes",
     )
     rounds: int = option(10, "gaussian: how often fit and assignment take turns, at most", 1, 1000)
     epochs: int | None = option(None, "auto: 30, more where an epoch has few batches", 1, 100_000)

@@ -1,0 +1,292 @@
+"""What `report` shows beside the score table: opens the data and the model again, and hands pictures and maps to the reports.
+
+A part of `api.report`; like all of scoring it never imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anoaudit.errors import AnoauditError, AuditError, UsageError
+from anoaudit.progress import Reporter
+
+if TYPE_CHECKING:
+    from anoaudit.data.items import Dataset
+    from anoaudit.model.artefact import Model
+    from anoaudit.model.manifest import Manifest
+    from anoaudit.reports.html import Provenance
+    from anoaudit.scoring.maps import Mapped, Mask
+    from anoaudit.scoring.table import ScoreTable
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A score table, where it was read, the model that scored it (None when it is not given), and `--data`."""
+
+    table: ScoreTable
+    path: Path
+    model: Model | None
+    data: str | None
+
+    @property
+    def audit(self) -> bool:
+        """Whether it is the audit that `fit` wrote into the model."""
+        return self.path.is_dir()
+
+
+def scored(table: ScoreTable, path: Path, model: str | Path | None, data: str | Path | None) -> Scored:
+    """The table with its model: the one given, or the one whose audit the table is. Raises UsageError on another model."""
+    from anoaudit.model.artefact import load_model
+
+    place = Path(model) if model is not None else path if path.is_dir() else None
+    if place is None:
+        return Scored(table, path, None, None if data is None else str(data))
+    loaded = load_model(place)
+    known = str(table.summary.model.get("hash") or loaded.hash)
+    if known != loaded.hash:
+        raise UsageError(
+            f"{path} was not scored by {place} but by another model (its graph is {known[:12]}, not {loaded.hash[:12]})",
+            "give the model that scored it with --model",
+        )
+    return Scored(table, path, loaded, None if data is None else str(data))
+
+
+def write_maps(given: Scored, out: Path, top: int | None, force: bool, reporter: Reporter) -> None:
+    """Heat maps of the worst images into the folder `out`. Raises UsageError and AuditError."""
+    from anoaudit.model.artefact import writing_directory
+    from anoaudit.reports import mapfiles, words
+    from anoaudit.scoring.maps import changed, marked, pictures, worst
+
+    model = _with_maps(given)
+    rows = worst(given.table, top)
+    if not rows.height:
+        raise AuditError("no item is left to draw", "no item is readable, or --top is 0")
+    dataset = _open(given)
+    _check_folder(out, dataset, force)
+    only = marked(dataset, given.table, rows["id"])
+    scores: dict[str, float] = {}
+    with writing_directory(out, "--maps") as folder:
+        found = _run(dataset, model, only, scores, reporter)
+        written, scale = mapfiles.write_maps(folder, rows, found, pictures(dataset, only, mapfiles.LONGEST))
+        if not written:
+            raise AuditError(
+                f"none of the {rows.height} worst images can be read in {dataset.source}",
+                "give the data that was scored with --data: ids are paths relative to it",
+            )
+    reporter.note(f"{written} heat maps written to {out}: {mapfiles.legend(scale)}")
+    if written < rows.height:
+        missing = words.plural(rows.height - written, "image")
+        reporter.note(f"{missing} could not be read; {mapfiles.INDEX} says why")
+    _say_changed(changed(scores, rows), reporter)
+
+
+def write_html(given: Scored, out: Path, top: int | None, reporter: Reporter) -> None:
+    """The report as one HTML file. Raises UsageError and AuditError; a source that is gone is only said."""
+    from anoaudit.reports import gallery as pictured
+    from anoaudit.reports import html
+    from anoaudit.scoring.maps import changed, marked, pictures
+
+    table = given.table
+    gallery = None
+    maps_there = given.model is not None and "map" in given.model.manifest.outputs
+    if table.summary.kind == "images" or maps_there or (not table.summary.kind and given.data is not None):
+        rows = table.top(pictured.shown(table.summary.flagged, top))
+        try:
+            dataset = _open(given)
+            only = marked(dataset, table, rows["id"])
+        except AuditError as error:
+            if given.data is not None:
+                raise
+            gallery = pictured.Gallery(rows, note=f"No pictures: {error.message}.")
+            reporter.note(f"no pictures: {error.message} ({error.hint})")
+        else:
+            scores: dict[str, float] = {}
+            maps = {}
+            if given.model is not None and maps_there:
+                for item in _run(dataset, given.model, only, scores, reporter):
+                    if item.map is not None:
+                        maps[item.id] = item.map
+            side = pictured.longest_side(rows.height)
+            gallery = pictured.Gallery(rows, pictures(dataset, only, side), maps)
+            _say_changed(changed(scores, rows), reporter)
+    html.write_html(table, out, gallery, provenance(given, out))
+    reporter.note(f"report written to {out}")
+
+
+def _with_maps(given: Scored) -> Model:
+    if given.model is None:
+        raise UsageError("--maps runs the model again", "give the model that scored the data with --model")
+    if "map" not in given.model.manifest.outputs:
+        raise UsageError(
+            f"{given.model.path} gives scores only, no maps", "maps come from models of images with spatial features"
+        )
+    return given.model
+
+
+def _open(given: Scored) -> Dataset:
+    """The data that was scored: from `--data`, else from where it was then. Raises AuditError naming --data."""
+    from anoaudit.data.source import open_dataset
+
+    if given.data is not None:
+        dataset = open_dataset(given.data)
+        if dataset.kind != "images":
+            raise AuditError(f"--data {given.data} holds no images", "give the folder that was scored")
+        return dataset
+    source = given.table.summary.source
+    if not source:
+        raise AuditError(f"{given.path} does not say where the images are", "give them with --data DATA")
+    hint = "give the place where it is now with --data DATA"
+    if not Path(source).exists():
+        raise AuditError(f"{source}, which was scored, is not there any more", hint)
+    try:
+        dataset = open_dataset(source)
+    except AnoauditError as error:
+        raise AuditError(error.message, hint) from error
+    if dataset.kind != "images":
+        raise AuditError(f"{source} holds no images any more", hint)
+    return dataset
+
+
+def _run(dataset: Dataset, model: Model, only: Mask, scores: dict[str, float], reporter: Reporter) -> Iterator[Mapped]:
+    """The marked items' maps; their scores are put into `scores` on the way."""
+    from anoaudit.data.items import ImageSpec
+    from anoaudit.model.session import Session
+    from anoaudit.scoring.maps import run_maps
+
+    spec = model.manifest.input
+    assert isinstance(spec, ImageSpec)  # only such a model has maps
+    session = Session(model.graph)
+    if session.note:
+        reporter.note(session.note)
+    with reporter.phase("drawing maps", int(only.sum())) as task:
+        for done, item in enumerate(run_maps(dataset, session, spec, only), 1):
+            if item.score is not None:
+                scores[item.id] = item.score
+            task.update(done)
+            yield item
+
+
+def _say_changed(count: int, reporter: Reporter) -> None:
+    if count:
+        which = "1 image scores" if count == 1 else f"{count:,} images score"
+        reporter.note(f"note: {which} otherwise than in the table: the data has changed since, or is another")
+
+
+def _check_folder(out: Path, dataset: Dataset, force: bool) -> None:
+    """Refuse what must not be replaced or filled: other people's folders, the data itself, a model."""
+    from anoaudit.reports.mapfiles import is_map_folder
+
+    place, source = out.resolve(), Path(dataset.source).resolve()
+    folder = source if source.is_dir() else source.parent
+    if place.is_relative_to(folder) and source.is_dir():
+        raise UsageError(f"{out} lies in {dataset.source}: its maps would be taken for data", "choose a place outside")
+    if folder.is_relative_to(place):
+        raise UsageError(f"{dataset.source} lies in {out}", "choose another folder with --maps")
+    if (place.parent / "manifest.json").exists() and (place.parent / "model.onnx").exists():
+        raise UsageError(f"{out} lies inside a model, which holds its own files only", "choose a place outside")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not force:
+        raise UsageError(f"{out} exists", "choose another folder with --maps, or replace it with --force")
+    if not is_map_folder(out):
+        raise UsageError(
+            f"{out} is no folder of maps; --force will not replace it", "choose another folder with --maps"
+        )
+
+
+def provenance(given: Scored, out: Path) -> Provenance:
+    """The commands that lead to this report, as far as table and model know them, and what tells whether all is the same."""
+    from anoaudit.reports.html import Provenance
+
+    summary, model = given.table.summary, given.model
+    name = str(model.path if model is not None else summary.model.get("name") or "MODEL")
+    source, rule = given.data or summary.source or "DATA", _rule_options(summary.rule)
+    if given.audit and model is not None:
+        made, shown = _fit_command(model, source, rule), [name]
+    else:
+        made = _words("anoaudit", "score", source, "--model", name, *rule, "-o", given.path.name)
+        shown = [given.path.name, *(["--model", name] if model is not None else [])]
+    commands = [made, _words("anoaudit", "report", *shown, "--html", out.name)]
+    return Provenance(commands, [] if model is None else list(_facts(model.manifest)))
+
+
+def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """How the model was made, as it says itself."""
+    from anoaudit.data.items import TableSpec
+    from anoaudit.model.card import backbone_line, input_line
+
+    training = manifest.training
+    trained = f"{training['items']:,} of {manifest.data['rows']:,} items of {manifest.data['name']}"
+    yield (
+        "method",
+        f"{manifest.method}, α = {training['contamination']:g}, seed {training['seed']}, fitted on {trained}",
+    )
+    yield "input", input_line(manifest).replace("`", "")
+    if isinstance(manifest.input, TableSpec):
+        dropped = ", ".join(f"{name} ({why})" for name, why in manifest.input.dropped.items())
+        if dropped:
+            yield "not used", dropped
+    else:
+        yield "backbone", backbone_line(manifest.backbone).replace("`", "")
+    versions = {"anoaudit": manifest.anoaudit, **manifest.versions}
+    yield "fitted with", ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _fit_command(model: Model, source: str, rule: Iterable[str]) -> str:
+    manifest, training = model.manifest, model.manifest.training
+    options = ["--contamination", f"{training['contamination']:g}", "--seed", str(training["seed"])]
+    if training.get("train_on") == "normal":
+        options += ["--train-on", "normal", "--labels", "LABELS"]
+    if manifest.backbone is not None:
+        options += ["--backbone", str(manifest.backbone["name"])]
+    if manifest.data.get("id_column"):
+        options += ["--id-column", str(manifest.data["id_column"])]
+    for key, value in _chosen(manifest).items():
+        options += ["--set", f"{key}={value}"]
+    return _words("anoaudit", "fit", source, "--method", manifest.method, *options, *rule, "-o", str(model.path))
+
+
+def _chosen(manifest: Manifest) -> dict[str, str]:
+    """The method's options that differ from what its recipe fills in; all that are set when this version does not know them."""
+    from dataclasses import asdict
+
+    from anoaudit.methods.registry import find_method
+
+    options = manifest.options
+    try:
+        cls = find_method(manifest.method).options
+        kind = str(manifest.input.to_json()["kind"])
+        usual = {"recipe": asdict(cls())["recipe"], "detector": asdict(cls().for_data(kind))["detector"]}
+        filled = asdict(cls(**{key: options[key] for key in usual}).for_data(kind)) | usual
+    except (AnoauditError, TypeError, KeyError, AttributeError):
+        filled = {}
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in filled.items()}
+    return {
+        key: ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        for key, value in options.items()
+        if value is not None and value != plain.get(key)
+    }
+
+
+def _rule_options(rule: str) -> list[str]:
+    """The options that asked for a rule, from its words (see `Rule.describe`); none for the default and for unknown words."""
+    for pattern, option in (
+        (r"Benjamini-Hochberg, \w+ FDR ([0-9.e-]+)", "--fdr"), (r"score ≥ ([0-9.e+-]+)", "--threshold"),
+        (r"the (\d+) worst", "--top-k"), (r"the worst ([0-9.e-]+) (%)", "--top-k"),
+    ):  # fmt: skip
+        found = re.fullmatch(pattern, rule)
+        if found and (option, found[1]) != ("--fdr", "0.1"):
+            return [option, "".join(found.groups())]
+    return []
+
+
+def _words(*parts: str) -> str:
+    return " ".join(shlex.quote(part) for part in parts)
+
+
+__all__ = ["Scored", "provenance", "scored", "write_html", "write_maps"]
