@@ -1,6 +1,7 @@
 """The one way a video file becomes frames, for fit and for score alike. PyAV, an optional extra, is imported here only.
 
-A frame has its number in the file (from 0) and its time on the player's clock. What cannot be decoded is told, never left out.
+A frame has its number in the file (from 0) and its time on the player's clock. What cannot be decoded is told; what a damaged
+container skips without a word shows as a gap in time only.
 """
 
 from __future__ import annotations

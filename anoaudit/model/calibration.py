@@ -165,7 +165,7 @@ def fit_null(scores: Array, contamination: float = 0.1, least: int = MIN_ROWS) -
         return Calibration(
             kind="none", reference=ordered, note="the bulk of the scores is one value; there is no null to fit"
         )
-    # A Bayesian bootstrap moves the levels at which the ordered scores are read: Dirichlet spacings, whatever n is.
+    # A Bayesian bootstrap to first order (our choice): Dirichlet spacings move the levels at which the ordered scores are read.
     spacings = n * np.diff(np.concatenate([[0.0], levels, [1.0]]))
     moved = np.random.default_rng(0).dirichlet(spacings, size=BOOTSTRAPS).cumsum(axis=1)[:, :-1]
     fits = _fits(np.concatenate([quantiles[None], np.quantile(ordered, np.clip(moved, 0.0, 1.0))]), levels)
@@ -191,7 +191,7 @@ def _fits(quantiles_BQ: Array, levels: Array) -> Sequence[ShiftedLognormal | Non
 
 
 def wider(audit: Calibration, out_of_sample: Calibration) -> Calibration:
-    """The null of an audit: fitted to its own scores, unless the out-of-sample null reaches further.
+    """The null of an audit: fitted to its own scores, unless the out-of-sample null reaches further at p = FAR.
 
     Items that were left out of the fit as suspects score as if unseen, the others as seen. On data of few rows a column a null
     fitted to the seen ones calls every suspect an anomaly, clean or not (our choice, measured on clean Gaussian tables).

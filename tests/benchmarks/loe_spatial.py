@@ -2,10 +2,12 @@
 
 usage: python tests/benchmarks/loe_spatial.py [--only cubes,PA_BDP01_TL] [--seeds 1] [--budget quick|full]
 quick: cubes and two paper types, two assignments; full: all of `piped`. The data and mobilenetv2_100's weights lie beside the
-checkout. Each folder is mixed by the program's own `contaminate`, fitted and its own ranking measured, labels for evaluation only.
+checkout. Each folder is mixed by the program's own `contaminate`, fitted with the true share as --contamination, as the paper
+does, and its own ranking measured.
 
 Baselines on the very same spatial features (strides 8 and 16, 3×3 average): the distance to the nearest of 2,000 random
-patches of other images (the most anomalous 1 % of places make the score), and the program's default, a trimmed Gaussian a place.
+patches of other images (the most anomalous 1 % of places make the score), and a trimmed Gaussian a place, the program's
+default detector.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ ARGUMENTS = {"mean": 0.5, "std": 0.5}
 COLUMNS = {
     "ntl blind": ["detector=ntl", "assignment=blind"], "ntl refine": ["detector=ntl", "assignment=refine"],
     "ntl hard": ["detector=ntl", "assignment=hard"], "ntl soft": ["detector=ntl", "assignment=soft"],
-    "gaussian refine (default)": [], "nearest patch": None,
+    "gaussian refine": [], "nearest patch": None,
 }  # fmt: skip
 QUICK = ("cubes", "PA_BDP01_TL", "PA_BRG01_RL")
 PATCHES, TOP = 2000, 0.01

@@ -82,7 +82,10 @@ def conformal(source: str, seed: int) -> dict[str, float]:
 
 
 def audit_flags(null: Any, scores: Array, reference: Array) -> npt.NDArray[np.bool_]:
-    """As the program audits: of the null of its own scores and the out-of-sample one, the one that reaches further."""
+    """Nearly as the program audits: of the null of its own scores and the out-of-sample one, the one with fewer p ≤ 0.001.
+
+    (The program compares the scores at p = 0.001, which not every candidate can tell.)
+    """
     own, other = null(scores, scores), null(reference, scores)
     return benjamini_hochberg(own if (own <= 0.001).sum() <= (other <= 0.001).sum() else other, FDR)
 

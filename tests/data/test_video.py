@@ -188,6 +188,39 @@ def test_damage_within_a_video_is_told_and_decodes_the_same_every_time(tmp_path:
         assert same(items, whole(path))
 
 
+@pytest.mark.parametrize("name", ["x.mp4", "x.mkv", "x.avi", "x.mpg"])
+def test_random_damage_neither_crashes_nor_loses_the_count(tmp_path: Path, name: str) -> None:
+    codec, rate = ("mpeg2video", 25) if name == "x.mpg" else ("mpeg4", 10)
+    path = render(tmp_path / name, times_at(rate, 1), codec, rate=rate)
+    sound, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(15):
+        data = bytearray(sound)
+        for at in [*rng.integers(0, len(data), 3), *rng.integers(0, 1500, 2)]:
+            data[at : at + 8] = rng.integers(0, 256, len(data[at : at + 8]), dtype=np.uint8).tobytes()
+        path.write_bytes(data[: rng.integers(len(data) // 2, 2 * len(data))])
+        items = whole(path)
+        assert not any("changed" in (reason or "") for reason in items.reasons)
+        assert len(items.values) == items.readable.sum()
+
+
+@pytest.mark.parametrize(
+    ("codec", "entry", "reason"), [("libx265", b"hvcC", "11 pieces cannot be decoded"), ("libx264", b"avc1", "codec")]
+)
+def test_what_has_no_decoder_ends(tmp_path: Path, codec: str, entry: bytes, reason: str) -> None:
+    """With garbage for settings every packet fails, and the end of the file, too."""
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec}")
+    path = render(tmp_path / "x.mp4", times_at(10, 1), codec, movflags="faststart")
+    data = bytearray(path.read_bytes())
+    at = data.rindex(entry)  # avc1 is also named at the head
+    at, size = (at + 26, 40) if codec == "libx265" else (at, 4)
+    data[at : at + size] = b"\xff" * size
+    path.write_bytes(data)
+    items = whole(path)
+    assert (items.ids, len(items.values)) == (["x.mp4"], 0)
+    assert reason in str(items.reasons[0])
+
+
 def test_every_unreadable_file_is_one_item_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = render(tmp_path / "good.mp4", [0.0, 0.1])
     (tmp_path / "empty.mp4").touch()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from anoaudit.errors import UsageError
 
+SCORED, MOST_BYTES = 4096, 2 << 30  # rows scored at a time; bytes that one of its activations may have then
 HIDDEN = 200  # of the complement's encoder; a quarter and a half of it in the window's (our choice)
 
 
@@ -48,6 +49,12 @@ class ICL(nn.Module):
             raise UsageError(
                 f"--set detector=icl compares windows of {k} columns, but the data has {features} features",
                 "use another detector" if features < 3 else f"use --set window= below {features}",
+            )
+        largest = SCORED * count * max(features - k, 2 * (hidden or HIDDEN)) * 4
+        if largest > MOST_BYTES:
+            raise UsageError(
+                f"--set detector=icl on {features} features would take {largest / 2**30:.0f} GiB a batch when scoring",
+                "use another detector, or a larger --set window=",
             )
         columns = torch.arange(features)
         windows = columns[:count, None] + torch.arange(k)
