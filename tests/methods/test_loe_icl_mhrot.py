@@ -134,7 +134,13 @@ def test_pairs_of_ones_own_are_checked(name: str, said: str) -> None:
     [({"detector": "ntll"}, "table", "no such loss pair"), ({"detector": "mhrot"}, "table", "this is a table"),
      ({"recipe": "paper", "detector": "deep-svdd"}, "table", "no configuration"),
      ({"recipe": "paper-thyroid"}, "images", "no configuration"), ({"scaling": "location"}, "table", "for images"),
-     ({"scaling": "robust"}, "images", "for tables"), ({"detector": "mhrot", "features": "pooled"}, "images", "no pooled")],
+     ({"scaling": "robust"}, "images", "for tables"), ({"detector": "mhrot", "features": "pooled"}, "images", "no pooled"),
+     ({"epochs": 5}, "table", "epochs: detector=gaussian on a table does not heed it"),
+     ({"detector": "icl", "transforms": 5}, "images", "transforms: detector=icl on images"),
+     ({"detector": "ntl", "top": 0.5}, "table", "top: detector=ntl on a table"),
+     ({"features": "pooled", "strides": (4,)}, "images", "strides: detector=gaussian on pooled features"),
+     ({"features": "pooled", "scaling": "location"}, "images", "no places"),
+     ({"detector": "mhrot", "scaling": "none"}, "images", "scaling")],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused(options: dict[str, str], kind: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):

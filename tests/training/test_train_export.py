@@ -20,7 +20,7 @@ from torch import nn
 from anoaudit.data.items import ImageSpec
 from anoaudit.errors import AuditError, UsageError
 from anoaudit.methods.loe import method
-from anoaudit.methods.loe.options import LoeOptions
+from anoaudit.methods.loe.options import LoeOptions, unheeded
 from anoaudit.model.graph import check_graph, check_input
 from anoaudit.model.session import Session
 from anoaudit.nets.backbones import TimmBackbone
@@ -81,13 +81,19 @@ class Made:
     spec: object
 
 
+def heeded(options: LoeOptions, kind: str) -> LoeOptions:
+    """Filled in, without what the detector does not heed."""
+    defaults = LoeOptions()
+    return replace(options, **{name: getattr(defaults, name) for name in unheeded(options, kind)}).for_data(kind)
+
+
 def make(kind: str, name: str, folder: Path, **options) -> Made:
     values = ROWS if kind == "table" else IMAGES
     items, trainer = items_of(values), trainer_in(folder)
     trainer.backbone = backbone_of(kind)
     features = "pooled" if kind == "pooled" else None
     chosen = replace(OPTIONS, detector=name, features=features, **options)
-    detector = method.fit(items, chosen.for_data("table" if kind == "table" else "images"), trainer)
+    detector = method.fit(items, heeded(chosen, "table" if kind == "table" else "images"), trainer)
     outputs = ("score", "map") if kind in ("scratch", "spatial") else ("score",)
     return Made(detector, export(detector, torch.from_numpy(values[:2]), outputs), values, outputs, trainer, items.spec)
 
@@ -179,13 +185,13 @@ def test_gt_needs_every_label_and_uses_them(tmp_path):
     trainer = trainer_in(tmp_path)
     method.fit(
         items,
-        replace(OPTIONS, detector="deep-svdd", assignment="gt", epochs=1, batch_size=90).for_data("table"),
+        heeded(replace(OPTIONS, detector="deep-svdd", assignment="gt", epochs=1, batch_size=90), "table"),
         trainer,
     )
     assert trainer.facts["assignment"] == "gt"
     labels[4] = -1
     with pytest.raises(UsageError, match="1 have none"):
-        method.fit(items_of(ROWS, labels), replace(OPTIONS, assignment="gt").for_data("table"), trainer)
+        method.fit(items_of(ROWS, labels), LoeOptions(assignment="gt").for_data("table"), trainer)
 
 
 def test_scalings_that_are_for_other_data(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from anoaudit.errors import UsageError
@@ -95,7 +95,8 @@ class LoeOptions:
         """
         chosen = replace(self, detector=self.detector or ("gaussian" if self.recipe == "default" else "ntl"))
         _check(chosen, kind)
-        values = _values(chosen, kind)
+        deaf = _deaf(chosen, kind)
+        values = {name: value for name, value in _values(chosen, kind).items() if name not in deaf}
         return replace(chosen, **{name: value for name, value in values.items() if getattr(chosen, name) is None})
 
 
@@ -130,6 +131,35 @@ OURS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+#: The options that not every detector heeds, and those that do; where none is listed, all that are trained by steps.
+HEEDED: dict[str, tuple[str, ...]] = {
+    "rounds": ("gaussian",), "channels": ("gaussian",), "size": ("mhrot",), "window": ("icl",),
+    **dict.fromkeys(("transforms", "transform", "transform_layers", "transform_hidden", "transform_norm"), ("ntl",)),
+    "temperature": ("ntl", "icl"), "layers": ("ntl", "deep-svdd"), **dict.fromkeys(("hidden", "out"), ("ntl", "icl", "deep-svdd")),
+    **dict.fromkeys(("epochs", "patience", "batch_size", "lr", "weight_decay", "warmup", "locations"), ()),
+}  # fmt: skip
+FOR_IMAGES = ("features", "strides", "locations", "channels", "top", "size")
+
+
+def _deaf(options: LoeOptions, kind: str) -> set[str]:
+    """The options that this detector does not heed on this kind of data."""
+    name = options.detector or ""
+    deaf = {option for option, heeding in HEEDED.items() if name not in heeding and (heeding or name == "gaussian")}
+    if kind == "table":
+        deaf |= set(FOR_IMAGES)
+    elif name == "mhrot":
+        deaf |= {"scaling", "strides", "locations", "top"}
+    elif options.features == "pooled":
+        deaf |= {"strides", "locations", "channels", "top"}
+    return deaf
+
+
+def unheeded(options: LoeOptions, kind: str) -> list[str]:
+    """The options that were given but are not heeded."""
+    deaf = _deaf(options, kind)
+    return [f.name for f in fields(options) if f.name in deaf and getattr(options, f.name) != f.default]
+
+
 def _check(options: LoeOptions, kind: str) -> None:
     name = options.detector or ""
     if name not in OURS and ":" not in name:
@@ -141,12 +171,25 @@ def _check(options: LoeOptions, kind: str) -> None:
             f"--set recipe={options.recipe} has no configuration of {name} for {'tables' if kind == 'table' else kind}",
             "there are " + ", ".join(f"{r} for {d} on {'tables' if k == 'table' else k}" for r, d, k in PAPER),
         )
+    _check_kind(options, kind)
+    deaf = unheeded(options, kind)
+    if deaf:
+        on = "a table" if kind == "table" else "pooled features" if options.features == "pooled" else kind
+        raise UsageError(
+            f"--set {deaf[0]}: detector={name} on {on} does not heed it", "leave it out; see `anoaudit methods loe`"
+        )
+
+
+def _check_kind(options: LoeOptions, kind: str) -> None:
+    name = options.detector
     if name == "mhrot" and kind != "images":
         raise UsageError("--set detector=mhrot turns and shifts images; this is a table", "use another detector")
     if name == "mhrot" and options.features == "pooled":
         raise UsageError("--set detector=mhrot learns from pixels and has no pooled features", "leave features out")
     if kind == "table" and options.scaling == "location":
         raise UsageError("--set scaling=location is for images", "use standard, robust, minmax or none")
+    if options.features == "pooled" and options.scaling == "location":
+        raise UsageError("--set scaling=location: pooled features have no places", "use standard or none")
     if kind == "images" and options.scaling in ("robust", "minmax"):
         raise UsageError(f"--set scaling={options.scaling} is for tables", "use location, standard or none")
 
