@@ -1,18 +1,21 @@
 """What benchmark scripts share: options, a resumable JSON file of results, running the program as a user does.
 
 A script gives its cells (name → settings); each finished cell is written at once, so a stopped run goes on where it was.
+Several runs may fill one file at the same time: each takes the cells that nobody has taken yet.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -47,32 +50,58 @@ class Results:
     def __init__(self, name: str, given: Settings) -> None:
         self.path, self.given = RESULTS / f"{name}.json", given
         self.cells: dict[str, Any] = {}
-        if self.path.exists() and not given.fresh:
-            self.cells = json.loads(self.path.read_text())["cells"]
+        self.extra: dict[str, Any] = {}  # what a script adds to the document, a summary say
+        self._locks = RESULTS.parent / "cache" / f"{name}.locks"
+        if given.fresh:
+            self.path.unlink(missing_ok=True)
+        self._read()
 
     def run(self, wanted: Iterable[str], measure: Callable[[str], Any], asked: int) -> None:
         """Measure each wanted cell that is not there yet; `asked` is the number of cells of the whole grid."""
+        commit = _commit()
         for name in wanted:
-            if name not in self.cells:
+            with self._taken(name.replace("/", "~")) as mine:
+                self._read()
+                if name in self.cells or not mine:
+                    continue
                 print(f"… {name}", file=sys.stderr, flush=True)
-                self.cells[name] = measure(name)
-                self._write(asked)
-        self._write(asked)
+                found = measure(name)
+                self.write(asked, {name: found | {"commit": commit} if isinstance(found, dict) else found})
+        self._read()
 
-    def _write(self, asked: int) -> None:
+    def write(self, asked: int, new: dict[str, Any] | None = None) -> None:
+        """The document with what other runs have measured meanwhile, and `new` cells."""
         names = ("torch", "timm", "onnxruntime-gpu", "numpy", "polars", "scikit-learn")
-        document = {
-            "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
-            "versions": {name: version(name) for name in names if _installed(name)},
-            "settings": {"seeds": self.given.seeds, "budget": self.given.budget},
-            "commit": _commit(),
-            "complete": len(self.cells) >= asked,
-            "cells": self.cells,
-        }
-        RESULTS.mkdir(exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
-        temporary.rename(self.path)
+        with self._taken("write", wait=True):
+            self._read()
+            self.cells |= new or {}
+            document = {
+                "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
+                "versions": {name: version(name) for name in names if _installed(name)},
+                "settings": {"seeds": self.given.seeds, "budget": self.given.budget},
+                "complete": len(self.cells) >= asked,
+                **self.extra,
+                "cells": self.cells,
+            }
+            RESULTS.mkdir(exist_ok=True)
+            temporary = self.path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(document, indent=1) + "\n")
+            temporary.rename(self.path)
+
+    def _read(self) -> None:
+        if self.path.exists():
+            self.cells |= json.loads(self.path.read_text())["cells"]
+
+    @contextmanager
+    def _taken(self, what: str, wait: bool = False) -> Iterator[bool]:
+        """Whether this run, and no other, has `what`; with `wait` it always does in the end."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        with (self._locks / what).open("w") as file:
+            mine = False
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                mine = True
+            yield mine
 
 
 def anoaudit(*arguments: object) -> tuple[str, float, float]:
