@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import math
 import os
 import platform
 import subprocess
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,17 +33,24 @@ class Settings:
     seeds: int
     budget: str
     fresh: bool
+    minutes: float
+
+    def wants(self, cell: str) -> bool:
+        """Whether `--only` asks for the cell: by the start of its name, with * and ? (`thyroid/ntl,*/icl/soft`)."""
+        return not self.only or any(fnmatch(cell, name + "*") for name in self.only)
 
 
 def settings(description: str, seeds: int) -> Settings:
-    """`--only NAMES --seeds N --budget quick|full --fresh`."""
+    """`--only NAMES --seeds N --budget quick|full --minutes N --fresh`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--only", default="", help="names, with commas")
     parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--budget", choices=("quick", "full"), default="quick")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further cell after so long")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     given = parser.parse_args()
-    return Settings(tuple(filter(None, given.only.split(","))), given.seeds, given.budget, given.fresh)
+    only = tuple(filter(None, given.only.split(",")))
+    return Settings(only, given.seeds, given.budget, given.fresh, given.minutes)
 
 
 class Results:
@@ -58,8 +67,10 @@ class Results:
 
     def run(self, wanted: Iterable[str], measure: Callable[[str], Any], asked: int) -> None:
         """Measure each wanted cell that is not there yet; `asked` is the number of cells of the whole grid."""
-        commit = _commit()
+        commit, began = _commit(), time.monotonic()
         for name in wanted:
+            if time.monotonic() - began > 60 * self.given.minutes:
+                break
             with self._taken(name.replace("/", "~")) as mine:
                 self._read()
                 if name in self.cells or not mine:

@@ -220,7 +220,7 @@ def main() -> None:
         if cell.startswith(tuple(f"{t}/ntl" for t in NAMED)) or (cell.endswith("/40") and cell.split("/")[0] in (*NAMED, *SMALL))
     ]  # fmt: skip
     cells = every if given.budget == "full" else quick
-    wanted = [cell for cell in cells if not given.only or cell.split("/")[0] in given.only]
+    wanted = [cell for cell in cells if given.wants(cell)]
     results = Results("loe_tables", given)
     results.run(wanted, measure, len(every))
     rows, by_column = [], {}
