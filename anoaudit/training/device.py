@@ -30,3 +30,13 @@ def seed_everything(seed: int, device: torch.device) -> None:
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     """The order of an epoch follows from (seed, epoch) alone, so a resumed run needs no generator state."""
     return torch.Generator().manual_seed((seed * 1_000_003 + epoch * 7919 + 12345) % (2**63 - 1))
+
+
+def seed_noise(seed: int, device: torch.device) -> None:
+    """Seed the generators that training on `device` draws from.
+
+    torch.manual_seed seeds every kind of device, and where there is none notes it for later, with a traceback, each time.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
