@@ -95,10 +95,19 @@ class Protocol:
     test_labels: Labels
 
 
-def protocol(table: str, seed: int, alpha: float = ALPHA) -> Protocol:
+def protocol(
+    table: str,
+    seed: int,
+    alpha: float = ALPHA,
+    *,
+    scaling: str | None = None,
+    shuffle: bool | None = None,
+    noise: float = 1.0,
+) -> Protocol:
+    """By default the two named tables are neither shuffled nor scaled (standard, minmax, none), the others are both."""
     frame = pl.read_parquet(TABLES / f"{table}.parquet")
     rng = np.random.default_rng(seed)
-    if table not in NAMED:
+    if shuffle if shuffle is not None else table not in NAMED:
         frame = frame[rng.permutation(len(frame)).tolist()]
     rows = frame.drop("anomaly").to_numpy().astype(np.float32)
     anomalous = frame["anomaly"].to_numpy() == 1
@@ -106,12 +115,17 @@ def protocol(table: str, seed: int, alpha: float = ALPHA) -> Protocol:
     half = len(normals) // 2
     count = math.floor(alpha / (1 - alpha) * half)
     drawn = anomalies[rng.choice(len(anomalies), count, replace=count > len(anomalies))]
-    contaminants = drawn + rng.normal(size=drawn.shape) * anomalies.std(axis=0)
+    contaminants = drawn + noise * rng.normal(size=drawn.shape) * anomalies.std(axis=0)
     train = np.concatenate([normals[:half], contaminants.astype(np.float32)])
     test = np.concatenate([normals[half:], anomalies])
-    if table not in NAMED:
-        mean, std = train.mean(axis=0), train.std(axis=0)
-        train, test = ((part - mean) / np.where(std > 0, std, 1.0) for part in (train, test))
+    scaling = scaling or ("none" if table in NAMED else "standard")
+    if scaling != "none":
+        low, width = (
+            (train.mean(axis=0), train.std(axis=0))
+            if scaling == "standard"
+            else (train.min(axis=0), np.ptp(train, axis=0))
+        )
+        train, test = ((part - low) / np.where(width > 0, width, 1.0) for part in (train, test))
     return Protocol(
         train,
         np.repeat(np.array([0, 1], dtype=np.int8), [half, count]),
