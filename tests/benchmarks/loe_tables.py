@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,20 +149,22 @@ def configuration(table: str, detector: str, assignment: str) -> LoeOptions:
     return chosen.for_data("table")
 
 
-def trained(sets: Protocol, options: LoeOptions, seed: int, alpha: float) -> tuple[nn.Module, Trainer]:
-    """A loss pair trained as published, and the trainer that knows how it went."""
+def trained(
+    sets: Protocol, options: LoeOptions, seed: int, alpha: float, make: Callable[[], nn.Module] | None = None
+) -> tuple[nn.Module, Trainer]:
+    """A loss pair (by `make`, else of the options) trained as published, and the trainer that knows how it went."""
     device = torch.device("cpu")
     seed_everything(seed, device)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(device, seed, alpha, Checkpoints(Path(folder), {}, resume=False), Reporter())
-        pair = loss_pair(sets.train.shape[1], options)
+        pair = make() if make else loss_pair(sets.train.shape[1], options)
         train_pair(pair, RowBatches(torch.from_numpy(sets.train), sets.train_labels), options, trainer, "train")
     return pair, trainer
 
 
-def scores_of(pair: nn.Module, rows: Rows) -> npt.NDArray[np.float64]:
+def scores_of(pair: nn.Module, rows: Rows, at_once: int = 512) -> npt.NDArray[np.float64]:
     with torch.no_grad():
-        parts = [pair.score(part) for part in torch.split(torch.from_numpy(rows), 512)]  # type: ignore[operator]
+        parts = [pair.score(part) for part in torch.split(torch.from_numpy(rows), at_once)]  # type: ignore[operator]
     return torch.cat(parts).double().numpy()
 
 
