@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_UNREADABLE = "5%"
 DEFAULT_CONTAMINATION = 0.1
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def fit(
     *,
     method: str = "loe",
     out: str | Path | None = None,
-    contamination: float | None = None,
+    contamination: float | str | None = None,
+    alpha_sensitivity: bool = False,
     labels: str | None = None,
     train_on: str = "all",
     truth: str | None = None,
@@ -67,7 +69,9 @@ def fit(
 ) -> Result:
     """Train a detector on contaminated data, audit that same data, write the model directory.
 
-    `options` are the method's `k=v`; `fps` is how many frames a second of a video or a folder of frames. The score table lies in
+    `contamination` is the assumed share of anomalies, or "auto": estimated from the data. `alpha_sensitivity` also fits at half
+    and twice that share and says how the ranking changes. `options` are the method's `k=v`; `fps` is how many frames a second
+    of a video or a folder of frames. The score table lies in
     the model directory. Raises UsageError and AuditError.
     """
     from anoaudit import options as parsing
@@ -81,12 +85,11 @@ def fit(
     chosen = find_method(method)
     values = parsing.build(chosen.options, parsing.parse_pairs("--set", options), chosen.name)
     rule, clauses, limit = make_rule(fdr, threshold, top_k), parse_clauses(fail_on), _limit(max_unreadable)
-    if contamination is None:
-        contamination = 0.0 if train_on == "normal" else DEFAULT_CONTAMINATION
-    if not 0 <= contamination < 0.5:
+    alpha = _contamination(contamination, train_on == "normal")
+    if alpha_sensitivity and alpha == 0:
         raise UsageError(
-            f"--contamination {contamination:g}: the assumed share of anomalies lies between 0 and 0.5",
-            "for example 0.1",
+            "--alpha-sensitivity: of an assumed share of 0 there is no half and no double",
+            "give --contamination 0.1, say",
         )
     if train_on not in ("all", "normal"):
         raise UsageError(f"--train-on {train_on!r} is neither all nor normal", "use --train-on normal with --labels")
@@ -114,8 +117,10 @@ def fit(
     from anoaudit.training.fitting import FitSettings, fit_detector
 
     settings = FitSettings(
-        chosen, values, contamination, device, seed, train_on == "normal", backbone, Path(weights) if weights else None,
-        id_column, {key: parsing.parse_value(value) for key, value in parsing.parse_pairs("--backbone-arg", backbone_args).items()},
+        chosen, values, DEFAULT_CONTAMINATION if alpha is None else alpha, device, seed, train_on == "normal", backbone,
+        Path(weights) if weights else None, id_column,
+        {key: parsing.parse_value(value) for key, value in parsing.parse_pairs("--backbone-arg", backbone_args).items()},
+        alpha is None, alpha_sensitivity,
     )  # fmt: skip
     part = path.with_name(path.name + ".part")
     with locked(part):
@@ -251,6 +256,7 @@ def _audit(
     name: str, dataset: Dataset, settings: Any, fitted: Any, out: Path, rule: Any, truth: bool, reporter: Reporter
 ) -> ScoreTable:
     """Rank all of the data with the one final model."""
+    from anoaudit.model.alpha import alpha_facts
     from anoaudit.model.calibration import Calibration, fit_null, wider
     from anoaudit.model.session import Session
     from anoaudit.scoring.scorer import score_dataset
@@ -263,13 +269,14 @@ def _audit(
             known: Calibration = replace(fitted.calibration, exact=False, note=note)
             return known
         null: Calibration = fitted.calibration
-        return wider(fit_null(scores, settings.contamination), null)
+        return wider(fit_null(scores, fitted.training["contamination"]), null)
 
     identity = {"name": name, "method": settings.method.name, "hash": hashlib.sha256(fitted.graph).hexdigest()}
     with reporter.phase("scoring", len(dataset)) as task:
         return score_dataset(
-            dataset, session, fitted.spec, out, calibrate, rule, truth, identity, fitted.warnings, task.update
-        )
+            dataset, session, fitted.spec, out, calibrate, rule, truth, identity, fitted.warnings, task.update,
+            alpha_facts(fitted.training),
+        )  # fmt: skip
 
 
 def _write(path: Path, dataset: Dataset, settings: Any, fitted: Any, table: ScoreTable) -> None:
@@ -343,6 +350,27 @@ def _limit(text: str) -> Any:
 
     count, share = parse_count("--max-unreadable", text)
     return Limit(count, share)
+
+
+def _contamination(given: float | str | None, only_normal: bool) -> float | None:
+    """The assumed share of anomalies, None for "auto"."""
+    if given is None:
+        return 0.0 if only_normal else DEFAULT_CONTAMINATION
+    if given == AUTO:
+        if only_normal:
+            raise UsageError("--contamination auto: with --train-on normal no anomaly is trained on", "leave it out")
+        return None
+    try:
+        value = float(given)
+    except ValueError:
+        raise UsageError(
+            f"--contamination {given!r} is neither a share nor auto", "for example 0.1, or auto to have it estimated"
+        ) from None
+    if not 0 <= value < 0.5:
+        raise UsageError(
+            f"--contamination {value:g}: the assumed share of anomalies lies between 0 and 0.5", "for example 0.1"
+        )
+    return value
 
 
 def _device(name: str) -> None:

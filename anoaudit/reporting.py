@@ -239,7 +239,10 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 def _fit_command(model: Model, source: str, rule: Iterable[str]) -> str:
     manifest, training = model.manifest, model.manifest.training
-    options = ["--contamination", f"{training['contamination']:g}", "--seed", str(training["seed"])]
+    alpha = "auto" if "contamination_estimate" in training else f"{training['contamination']:g}"
+    options = ["--contamination", alpha, "--seed", str(training["seed"])]
+    if "alpha_sensitivity" in training:
+        options.append("--alpha-sensitivity")
     if training.get("train_on") == "normal":
         options += ["--train-on", "normal", "--labels", "LABELS"]
     if manifest.backbone is not None:

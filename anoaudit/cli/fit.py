@@ -25,13 +25,21 @@ def command(
         ),
     ] = None,
     contamination: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            metavar="α",
-            help="Assumed share of anomalous items in the data; default 0.1, and 0 with --train-on normal.",
+            metavar="α|auto",
+            help="Assumed share of anomalous items in the data (default 0.1, and 0 with --train-on normal), or auto: estimated.",
             rich_help_panel=shared.TRAIN,
         ),
     ] = None,
+    alpha_sensitivity: Annotated[
+        bool,
+        typer.Option(
+            "--alpha-sensitivity",
+            help="Also say how the ranking changes at α/2 and 2α, by short runs.",
+            rich_help_panel=shared.TRAIN,
+        ),
+    ] = False,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -99,10 +107,11 @@ def command(
 
     page, reporter = shared.html_file(html, (), truth), StderrReporter()
     result = api.fit(
-        data, method=method, out=out, contamination=contamination, labels=labels, train_on=train_on, truth=truth,
-        backbone=backbone, weights=weights, backbone_args=backbone_arg, device=device.value, seed=seed, options=set_,
-        resume=resume, force=force, columns=shared.names(columns), exclude=shared.names(exclude), id_column=id_column,
-        fps=fps, max_unreadable=max_unreadable, fdr=fdr, threshold=threshold, top_k=top_k, fail_on=fail_on, reporter=reporter,
+        data, method=method, out=out, contamination=contamination, alpha_sensitivity=alpha_sensitivity, labels=labels,
+        train_on=train_on, truth=truth, backbone=backbone, weights=weights, backbone_args=backbone_arg, device=device.value,
+        seed=seed, options=set_, resume=resume, force=force, columns=shared.names(columns), exclude=shared.names(exclude),
+        id_column=id_column, fps=fps, max_unreadable=max_unreadable, fdr=fdr, threshold=threshold, top_k=top_k, fail_on=fail_on,
+        reporter=reporter,
     )  # fmt: skip
     code = shared.emit(result, None, (form or shared.Format.table).value, top)
     if page is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from anoaudit.data.items import ImageSpec
+from anoaudit.model.alpha import alpha_facts, estimate_line, sensitivity_line
 from anoaudit.model.manifest import Manifest
 
 CALIBRATIONS = {
@@ -30,7 +31,7 @@ def render_card(manifest: Manifest, name: str) -> str:
         "",
         f"* **Fitted on** {training['items']} of {manifest.data['rows']} items of `{manifest.data['name']}` "
         f"(fingerprint `{manifest.data['fingerprint'][:16]}`), {training['held_out']} kept out of a fit of their own for p-values.",
-        f"* **Assumed share of anomalies** {training['contamination']:g}; "
+        f"* **Assumed share of anomalies** {_alpha(training)}; "
         f"trained on {training['train_on']} items; seed {training['seed']}.",
         f"* **Input** {input_line(manifest)}",
         f"* **Backbone** {backbone_line(manifest.backbone)}",
@@ -42,6 +43,16 @@ def render_card(manifest: Manifest, name: str) -> str:
     lines += [f"* **Note** {warning}" for warning in manifest.warnings]
     lines += ["", "`scores.parquet` and this file hold or describe training data; both may be deleted.", ""]
     return "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines)
+
+
+def _alpha(training: dict[str, Any]) -> str:
+    facts = alpha_facts(training)
+    text = f"{facts['assumed']:g}"
+    if "estimate" in facts:
+        text = estimate_line(facts["assumed"], facts["estimate"])
+    if "sensitivity" in facts:
+        text += f". The ranking at {sensitivity_line(facts['sensitivity'])}"
+    return text
 
 
 def input_line(manifest: Manifest) -> str:

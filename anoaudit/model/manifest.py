@@ -115,7 +115,7 @@ def _checked(values: dict[str, Any]) -> Manifest:
         input=spec,
         outputs=outputs,
         calibration=_calibration(_object(values["calibration"], "calibration")),
-        training=_facts(values, "training", items=int, held_out=int, contamination=float, train_on=str, seed=int),
+        training=_training(values),
         data=_facts(values, "data", name=str, fingerprint=str, rows=int),
         parity=_facts(values, "parity", items=int, max_abs_difference=float, mad=float),
         opset=_whole(values["opset"], "opset"),
@@ -163,6 +163,13 @@ def _check_column(values: dict[str, Any]) -> None:
         raise ValueError(f"column {name!r} has a frequency that is no share")
     if kind == "categorical" and len(shares) != len(categories) + 1:
         raise ValueError(f"column {name!r} has {len(categories)} categories but {len(shares)} frequencies")
+
+
+def _training(values: dict[str, Any]) -> dict[str, Any]:
+    training = _facts(values, "training", items=int, held_out=int, contamination=float, train_on=str, seed=int)
+    for name in {"contamination_estimate", "alpha_sensitivity"} & training.keys():
+        _object(training[name], f"training.{name}")
+    return training
 
 
 def _calibration(values: dict[str, Any]) -> dict[str, Any]:

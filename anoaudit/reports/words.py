@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from anoaudit.model.alpha import estimate_line, sensitivity_line
 from anoaudit.scoring.table import Summary
 
 if TYPE_CHECKING:
@@ -100,6 +101,17 @@ def calibration(values: dict[str, Any]) -> str:
     return printable(kind)
 
 
+def contamination(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """The head's lines on the assumed share of anomalies, where it was estimated or its effect measured."""
+    found = []
+    estimate = values.get("estimate")
+    if isinstance(estimate, dict):
+        found.append(("assumed α", estimate_line(values.get("assumed"), estimate)))
+    if isinstance(values.get("sensitivity"), dict):
+        found.append(("at other α", sensitivity_line(values["sensitivity"])))
+    return [(name, printable(text)) for name, text in found]
+
+
 def facts(summary: Summary, timed: bool = False) -> list[tuple[str, str]]:
     """The report's head: what was scored, by what, and by which rule it was decided. Unknown ones are left out.
 
@@ -125,6 +137,7 @@ def facts(summary: Summary, timed: bool = False) -> list[tuple[str, str]]:
         ("threshold", number(summary.threshold)),
         ("calibration", calibration(summary.calibration)),
         ("model", ", ".join(model)),
+        *contamination(summary.contamination),
     ]
     return [(name, text) for name, text in found if text and (name, text) != ("threshold", MISSING)]
 

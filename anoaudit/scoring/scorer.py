@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,11 +59,13 @@ def score_dataset(
     model: dict[str, str],
     notes: tuple[str, ...] = (),
     progress: Progress | None = None,
+    contamination: dict[str, Any] | None = None,
 ) -> ScoreTable:
     """Score every item and write the score table to `out` (Parquet).
 
     `calibrate` gets all scores and returns the normal reference: the model's own for `score`, a null fitted to these scores
-    for the audit. `model` and `notes` go into the summary. Raises AuditError when there is no item or no room to write.
+    for the audit. `model`, `notes` and `contamination` go into the summary. Raises AuditError when there is no item or no room
+    to write.
     """
     with _temporary_folder() as folder:
         scores: list[npt.NDArray[np.float64]] = []
@@ -90,6 +93,7 @@ def score_dataset(
             provider=session.provider,
             fingerprint=_fingerprint(dataset),
             model=model,
+            contamination=contamination or {},
             notes=notes + ((session.note,) if session.note else ()),
         )
         return _decide(spooled, np.concatenate(scores), out, calibrate, rule, summary)

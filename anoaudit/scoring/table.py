@@ -62,6 +62,9 @@ class Summary:
     calibration: dict[str, Any] = field(default_factory=dict)  # at least {"kind": ...} when known
     model: dict[str, Any] = field(default_factory=dict)  # name, method, hash
     provider: str = ""  # onnxruntime's execution provider that really ran
+    contamination: dict[str, Any] = field(
+        default_factory=dict
+    )  # of an audit: assumed share, how estimated, how it matters
     notes: tuple[str, ...] = ()  # one line each: what the reader should know before trusting the numbers
 
     def to_json(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from torch import nn
 from anoaudit.data.items import Dataset, ImageSpec, InputSpec
 from anoaudit.data.tables import TableFiles
 from anoaudit.errors import AuditError, UsageError
+from anoaudit.model.alpha import estimate_alpha, estimate_line
 from anoaudit.model.calibration import MIN_ROWS, Calibration, conformal, fit_null
 from anoaudit.model.session import BATCH, Session
 from anoaudit.progress import Reporter
@@ -48,6 +49,8 @@ class FitSettings:
     weights: Path | None = None
     id_column: str | None = None  # recorded for `score`
     backbone_arguments: dict[str, Any] = field(default_factory=dict)
+    estimate: bool = False  # the contamination from the data; then `contamination` is what is assumed where that fails
+    sensitivity: bool = False  # of the ranking to the contamination
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,19 @@ def fit_detector(
     checkpoints = Checkpoints(part, _identity(dataset, spec, split, settings, backbone_facts), resume)
     if resume and not checkpoints.found:
         reporter.note("there is no checkpoint to go on from: starting anew")
-    trainer = Trainer(device, settings.seed, settings.contamination, checkpoints, reporter, backbone, warnings=warnings)
+    trainer = Trainer(
+        device,
+        settings.seed,
+        settings.contamination,
+        checkpoints,
+        reporter,
+        settings.sensitivity,
+        backbone,
+        warnings=warnings,
+    )
     items = training_items(dataset, spec, split)
+    if settings.estimate:
+        settings = replace(settings, contamination=_estimated(items, trainer))
     kept = f"{int(split.held_out.sum())} kept out" + ("" if split.clean else " of a first fit, for p-values")
     reporter.note(
         f"fitting {settings.method.name} on {len(items)} {_noun(dataset)} of {dataset.source} ({kept}), "
@@ -103,6 +117,20 @@ def fit_detector(
     )
     detector = settings.method.load()(items, settings.options, trainer)
     return _finish(detector, items, settings, trainer, backbone_facts)
+
+
+def _estimated(items: TrainingItems, trainer: Trainer) -> float:
+    """α from the data, told and put on record; the assumed one where no estimate is to be had, with a warning."""
+    from anoaudit.methods.pilot import pilot_scores
+
+    estimate = estimate_alpha(items.labels, lambda: pilot_scores(items, trainer), trainer.contamination)
+    trainer.contamination = estimate.share
+    trainer.facts["contamination_estimate"] = estimate.to_json()
+    line = estimate_line(estimate.share, estimate.to_json())
+    trainer.reporter.note(f"--contamination auto: α = {line}")
+    if not estimate.usable:
+        trainer.warnings.append(f"--contamination auto: {line}")
+    return estimate.share
 
 
 def _finish(
@@ -239,7 +267,8 @@ def _identity(
     return {
         "data": dataset.outline(), "columns": spec.to_json(), "items or labels": items.hexdigest(),
         "versions": _versions(), "method": settings.method.name, "options": _plain(vars(settings.options)),
-        "contamination": settings.contamination, "seed": settings.seed, "only_normal": settings.only_normal,
+        "contamination": "auto" if settings.estimate else settings.contamination, "seed": settings.seed,
+        "only_normal": settings.only_normal,
         "backbone": settings.backbone, "weights": (backbone_facts or {}).get("weights"),
         "backbone_arguments": settings.backbone_arguments,
         "device": settings.device,

@@ -30,6 +30,7 @@ class Trainer:
     contamination: float
     checkpoints: Checkpoints
     reporter: Reporter
+    sensitivity: bool = False  # the method shall say how its ranking depends on the contamination
     backbone: nn.Module | None = None  # frozen feature extractor, images only
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

@@ -154,5 +154,12 @@ class Spatial(nn.Module):
         score_B = map_BL.topk(self._count(height * width), dim=1).values.mean(1)
         return score_B, map_BL.reshape(-1, height, width)
 
+    def score_places(self, x_BLC: Tensor) -> Tensor:
+        """score_B of float32[B, L, C]: of the places at hand, in training of some of them."""
+        images, places = x_BLC.shape[:2]
+        score_BL = self.pair.score(x_BLC.flatten(0, 1)).view(images, places)  # type: ignore[operator]
+        score_B: Tensor = score_BL.topk(self._count(places), dim=1).values.mean(1)
+        return score_B
+
     def _count(self, places: int) -> int:
         return max(1, round(self.top * places))

@@ -20,6 +20,7 @@ from anoaudit.methods.loe.gaussian import GaussianMap, GaussianVector, alternate
 from anoaudit.methods.loe.mhrot import MHRot
 from anoaudit.methods.loe.options import LoeOptions
 from anoaudit.methods.loe.pairs import image_pair, loss_pair
+from anoaudit.methods.loe.sensitivity import sensitivity
 from anoaudit.training.export import export
 from anoaudit.training.features import LocationScaler, RowBatches, bounded, extract
 from anoaudit.training.items import TrainingItems
@@ -84,6 +85,11 @@ def fit(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Modul
         )
     if options.assignment == "gt" and (items.labels == 1).all():
         raise UsageError("--set assignment=gt: every item is labelled 1 (anomaly)", "label the normal items 0")
+    if trainer.sensitivity and options.assignment in ("gt", "blind"):
+        raise UsageError(
+            f"--alpha-sensitivity: assignment={options.assignment} does not heed α",
+            "leave it out, or use assignment=soft",
+        )
     if options.assignment != "gt" and (items.labels == 1).any():
         trainer.reporter.note("loe trains without labels; to train on them use --set assignment=gt")
     if isinstance(items.spec, TableSpec):
@@ -144,12 +150,20 @@ def _fit_both(
     if kept_out.any():
         first = _fit_one(make, Part(data, torch.nonzero(~kept_out)[:, 0]), options, trainer, "calibration")
         trainer.calibrate(first, items)
-    return _fit_one(make, data, options, trainer, "train")
+    detector = _fit_one(make, data, options, trainer, "train")
+    if trainer.sensitivity and trainer.contamination > 0:  # an estimate may be 0
+
+        def short(options: LoeOptions, trainer: Trainer, stage: str) -> nn.Module:
+            return _fit_one(make, data, options, trainer, stage).pair
+
+        maps = items.dataset.kind == "images"
+        trainer.facts["alpha_sensitivity"] = sensitivity(short, data, options, trainer, maps)
+    return detector
 
 
 def _fit_one(
     make: Callable[[], Detector], data: Batches, options: LoeOptions, trainer: Trainer, stage: str
-) -> nn.Module:
+) -> Detector:
     torch.manual_seed(trainer.seed)
     detector = make()
     if isinstance(detector.pair, GaussianMap | GaussianVector):
