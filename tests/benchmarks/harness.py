@@ -82,7 +82,7 @@ class Results:
 
     def write(self, asked: int, new: dict[str, Any] | None = None) -> None:
         """The document with what other runs have measured meanwhile, and `new` cells."""
-        names = ("torch", "timm", "onnxruntime-gpu", "numpy", "polars", "scikit-learn")
+        names = ("torch", "timm", "onnxruntime-gpu", "numpy", "polars", "scikit-learn", "pyod", "deepod", "suod")
         with self._taken("write", wait=True):
             self._read()
             self.cells |= new or {}
