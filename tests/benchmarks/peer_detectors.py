@@ -114,8 +114,8 @@ def scores_of(
 ) -> tuple[Rows | None, dict[str, Any]]:
     """(scores, or None, {seconds, wall_seconds, mib, added_mib} or {skipped: why}), measured in a process of its own.
 
-    `seconds` are of the CPU, one thread: what the clock shows where nothing else runs. `mib` is the process's peak, libraries
-    and all, `added_mib` what of it came after they were loaded.
+    `seconds` are of the CPU, one thread: what the clock shows where nothing else runs. `added_mib` is what the
+    process's peak adds to the loaded libraries, `mib` both.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "scores.npy")
@@ -146,8 +146,12 @@ def _apart(work: Callable[[], dict[str, Any]], limit: int) -> dict[str, Any]:
         silent = os.open(os.devnull, os.O_WRONLY)  # some of them talk
         os.dup2(silent, 1)
         os.dup2(silent, 2)
+        began = _resident_mib()  # without the pages of libraries that the parent alone has touched
         try:
             answer = work()
+            if "skipped" not in answer:
+                added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - began
+                answer |= {"mib": round(loaded + added), "added_mib": round(added)}
         except BaseException as error:
             answer = {"skipped": f"{type(error).__name__}: {error}"[:200]}
         os.write(writing, json.dumps(answer).encode())
@@ -155,15 +159,12 @@ def _apart(work: Callable[[], dict[str, Any]], limit: int) -> dict[str, Any]:
     os.close(writing)
     with os.fdopen(reading) as pipe:
         text = pipe.read()
-    _, status, usage = os.wait4(child, 0)
+    _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if not text:
         return {"skipped": f"over {limit} s" if code == -signal.SIGXCPU else f"ended with status {code}"}
-    answer = json.loads(text)
-    if "skipped" in answer:
-        return answer
-    peak = usage.ru_maxrss / 1024
-    return answer | {"mib": round(peak), "added_mib": round(peak - loaded)}
+    answer: dict[str, Any] = json.loads(text)
+    return answer
 
 
 def _resident_mib() -> float:
