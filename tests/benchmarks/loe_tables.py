@@ -12,6 +12,8 @@ stated). Loss pairs, assignments and the training loop are the program's own; on
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import tempfile
 import time
@@ -221,8 +223,40 @@ def agreement(ours: list[float], theirs: list[tuple[str, tuple[float, float]]]) 
 
 
 def rank_correlation(pairs: list[tuple[float, float]]) -> float:
-    ours, theirs = (np.argsort(np.argsort(column)) for column in np.array(pairs).T)
+    """Spearman's; ties share a rank."""
+    ours, theirs = (pl.Series(column).rank().to_numpy() for column in zip(*pairs, strict=True))
     return float(np.corrcoef(ours, theirs)[0, 1])
+
+
+def compared(cells: dict[str, Any]) -> tuple[list[list[str]], dict[str, Any]]:
+    """Rows of the comparison with the paper, and what they add up to."""
+    rows, columns = [], {}
+    for detector in DETECTORS:
+        for table, assignment in itertools.product((*NAMED, *OTHERS), ASSIGNMENTS):
+            start = f"{table}/{detector}/{assignment}/"
+            ours = [cell["f1"] for name, cell in cells.items() if name.startswith(start)]
+            if not ours:
+                continue
+            theirs = figures(table, detector, assignment)
+            told = ", ".join(f"{m:.1f}" + (f" ± {sd:.1f}" if sd == sd else "") for _, (m, sd) in theirs)
+            rows.append([table, detector, assignment, str(len(ours)), shown(ours), told, agreement(ours, theirs)])
+            if theirs:
+                columns.setdefault(f"{detector} {assignment}", []).append((float(np.mean(ours)), theirs[0][1][0]))
+    known = [row for row in rows if row[5]]
+    summary: dict[str, Any] = {
+        "cells with a published figure": len(known), "that agree": sum(row[6] != "no" for row in known),
+        "of those with a standard deviation": len([row for row in known if row[0] in NAMED]),
+        "that agree by it": sum(row[6] != "no" for row in known if row[0] in NAMED),
+    }  # fmt: skip
+    summary["columns"] = {
+        name: {
+            "tables": len(pairs), "within 5 points": sum(abs(a - b) <= MARGIN for a, b in pairs),
+            "mean F1 here": float(np.mean([a for a, _ in pairs])), "paper": float(np.mean([b for _, b in pairs])),
+            "rank correlation": rank_correlation(pairs),
+        }
+        for name, pairs in columns.items() if len(pairs) > 2
+    }  # fmt: skip
+    return rows, summary
 
 
 def main() -> None:
@@ -236,31 +270,16 @@ def main() -> None:
         cell for cell in every
         if cell.startswith(tuple(f"{t}/ntl" for t in NAMED)) or (cell.endswith("/40") and cell.split("/")[0] in (*NAMED, *SMALL))
     ]  # fmt: skip
-    cells = every if given.budget == "full" else quick
-    wanted = [cell for cell in cells if given.wants(cell)]
     results = Results("loe_tables", given)
-    results.run(wanted, measure, len(every))
-    rows, by_column = [], {}
-    for detector in DETECTORS:
-        for table in dict.fromkeys(cell.split("/")[0] for cell in results.cells):
-            for assignment in ASSIGNMENTS:
-                start = f"{table}/{detector}/{assignment}/"
-                ours = [cell["f1"] for name, cell in results.cells.items() if name.startswith(start)]
-                if not ours:
-                    continue
-                theirs = figures(table, detector, assignment)
-                told = ", ".join(f"{m:.1f}" + (f" ± {sd:.1f}" if sd == sd else "") for _, (m, sd) in theirs)
-                rows.append([table, detector, assignment, str(len(ours)), shown(ours), told, agreement(ours, theirs)])
-                if theirs:
-                    by_column.setdefault((detector, assignment), []).append((float(np.mean(ours)), theirs[0][1][0]))
-    print_table(
-        ["table", "detector", "assignment", "seeds", "F1 here", "paper, authors' code again", "agrees with"], rows
+    results.run(
+        [cell for cell in (every if given.budget == "full" else quick) if given.wants(cell)], measure, len(every)
     )
-    known = [row for row in rows if row[5]]
-    print(f"\n{sum(row[6] != 'no' for row in known)} of {len(known)} cells agree; rank correlation across tables:")
-    for (detector, assignment), pairs in by_column.items():
-        if len(pairs) > 2:
-            print(f"{detector} {assignment}: {rank_correlation(pairs):.2f} over {len(pairs)} tables")
+    rows, summary = compared(results.cells)
+    results.extra["against the paper"] = summary
+    results.write(len(every))
+    head = ["table", "detector", "assignment", "seeds", "F1 here", "paper, authors' code again", "agrees with"]
+    print_table(head, rows)
+    print(json.dumps(summary, indent=1))
 
 
 if __name__ == "__main__":
