@@ -1,153 +1,141 @@
-"""Audit of small image folders: spatial loss pairs × assignments at 5, 10, 20 % contamination, beside baselines.
+"""Audit of small image folders: spatial NTL × assignments at 5, 10, 20 % contamination, beside baselines on the same features.
 
 usage: python tests/benchmarks/loe_spatial.py [--only cubes,PA_BDP01_TL] [--seeds 1] [--budget quick|full]
-quick: cubes and two paper types, two assignments; full: all of `piped`. The data and mobilenetv2_100's weights lie beside the
-checkout. Each folder is mixed by the program's own `contaminate`, fitted with the true share as --contamination, as the paper
-does, and its own ranking measured.
+quick: five families; full: all 14 (see image_sets.py). Each folder is mixed by the program's own `contaminate`, fitted
+with the true share as --contamination, as the paper does, and the very same images are ranked.
 
-Baselines on the very same spatial features (strides 8 and 16, 3×3 average): the distance to the nearest of 2,000 random
-patches of other images (the most anomalous 1 % of places make the score), and a trimmed Gaussian a place, the program's
-default detector.
+The backbone's maps (strides 8 and 16, 3×3 average) are computed once; the program's own feature cache, scaler, training and
+score run on them. That is what `fit` does for its ranking, without the first fit for p-values, the export and its checks. NTL
+sees LOCATIONS random places of an image and trains for STEPS steps (the program's defaults are 128 and 600): cheap enough for
+two cores; `check/…` cells measure a few with the defaults.
+
+Baselines: the distance to the nearest patch of other images, a Gaussian a place (`blind`), and the trimmed one (`refine`),
+the program's default detector.
 """
 
 from __future__ import annotations
 
-import csv
+import math
 import tempfile
-from functools import cache
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
+import numpy.typing as npt
 import torch
-from harness import SHARED, Results, print_table, settings
+from harness import Results, print_table, settings
+from image_sets import DEV, RATIOS, Cached, Through, families, features_of, mixed, nearest_patch
 
-from anoaudit import api
-from anoaudit.data.items import ImageSpec
-from anoaudit.data.source import open_dataset
-from anoaudit.data.tables import ColumnOptions
-from anoaudit.nets.backbones import BackboneOptions, make_backbone
+from anoaudit.methods.loe.assignment import Assignment
+from anoaudit.methods.loe.gaussian import GaussianMap, alternate
+from anoaudit.methods.loe.method import train_pair
+from anoaudit.methods.loe.options import LoeOptions
+from anoaudit.methods.loe.pairs import image_pair
+from anoaudit.progress import Reporter
 from anoaudit.reports.metrics import auroc, average_precision
+from anoaudit.training.checkpoint import Checkpoints
+from anoaudit.training.device import seed_everything
+from anoaudit.training.features import LocationScaler, extract
+from anoaudit.training.trainer import Trainer
 
-DATA, WEIGHTS = SHARED / "data", SHARED / "weights" / "mobilenetv2_100.safetensors"
-RATIOS = ("0.05", "0.1", "0.2")
-ARGUMENTS = {"mean": 0.5, "std": 0.5}
-COLUMNS = {
-    "ntl blind": ["detector=ntl", "assignment=blind"], "ntl refine": ["detector=ntl", "assignment=refine"],
-    "ntl hard": ["detector=ntl", "assignment=hard"], "ntl soft": ["detector=ntl", "assignment=soft"],
-    "gaussian refine": [], "nearest patch": None,
-}  # fmt: skip
-QUICK = ("cubes", "PA_BDP01_TL", "PA_BRG01_RL")
-PATCHES, TOP = 2000, 0.01
+ASSIGNMENTS = ("blind", "refine", "hard", "soft", "gt")
+COLUMNS = (*(f"ntl {a}" for a in ASSIGNMENTS), "gaussian blind", "gaussian refine", "nearest patch")
+LOCATIONS, STEPS, BATCH = 32, 200, 16
+CHECKED = ("cubes", "PA_BDP01_TL")
 
 
-def families() -> list[str]:
-    return ["cubes", *sorted(path.name for path in (DATA / "piped").iterdir() if path.is_dir())]
-
-
-@cache
-def mixed(family: str, ratio: str, seed: int) -> tuple[Path, dict[str, int]]:
-    """A folder with that share of anomalies, and id → 0 or 1."""
-    holder = tempfile.TemporaryDirectory()
-    HOLDERS.append(holder)
-    out = Path(holder.name, family)
-    root = DATA / "cubes" if family == "cubes" else DATA / "piped" / family
-    labels = (DATA / ("cubes" if family == "cubes" else "piped")) / "labels.csv"
-    with labels.open() as file:
-        prefix = "" if family == "cubes" else f"{family}/"
-        rows = [
-            (row["path"].removeprefix(prefix), row["anomaly"])
-            for row in csv.DictReader(file)
-            if row["path"].startswith(prefix)
-        ]
-    truth = Path(holder.name, "truth.csv")
-    truth.write_text("path,anomaly\n" + "".join(f"{path},{label}\n" for path, label in rows))
-    api.contaminate(root, out, ratio=float(ratio), truth=str(truth), seed=seed)
-    with (out / "labels.csv").open() as file:
-        return out, {row["path"]: int(row["anomaly"]) for row in csv.DictReader(file)}
-
-
-HOLDERS: list[tempfile.TemporaryDirectory[str]] = []
-
-
-@cache
-def backbone() -> Any:
-    made = make_backbone(BackboneOptions("mobilenetv2_100", WEIGHTS, ARGUMENTS), [8, 16])
-    assert made is not None
-    return made[0].eval()
-
-
-def nearest_patch(folder: Path, ids: list[str]) -> np.ndarray:
-    net = backbone()
-    dataset = open_dataset(str(folder), ColumnOptions(), None, None)
-    spec = ImageSpec(net.height, net.width)
+def scores_of(
+    maps: npt.NDArray[np.float32], labels: npt.NDArray[np.int8], options: LoeOptions, alpha: float, seed: int
+) -> npt.NDArray[np.float64]:
+    """The ranking of `fit` with these options of images with these maps float32[N, C, h, w]."""
+    device = torch.device("cpu")
+    seed_everything(seed, device)
+    through, gaussian = Through(maps.shape), options.detector == "gaussian"
+    kept = torch.from_numpy(np.sort(np.random.default_rng(seed).permutation(maps.shape[1])[: options.channels]))
+    scaler = LocationScaler(maps.shape[1], through.grid, per_location=options.scaling == "location")
+    with tempfile.TemporaryDirectory() as name:
+        trainer = Trainer(device, seed, alpha, Checkpoints(Path(name), {}, resume=False), Reporter())
+        data = extract(
+            Cached(maps, labels), through, scaler, None if gaussian else options.locations,  # type: ignore[arg-type]
+            channels=kept if gaussian else None, device=device, seed=seed, folder=Path(name), reporter=Reporter(),
+        )  # fmt: skip
+        pair: Any = image_pair(through, kept if gaussian else None, options)
+        if isinstance(pair, GaussianMap):
+            assignment = Assignment(options.assignment or "refine", alpha, warmup=0)
+            alternate(pair, data, assignment, options.rounds, device, Reporter())
+        else:
+            train_pair(pair, data, options, trainer, "train")
     with torch.inference_mode():
-        maps = torch.cat([net(torch.from_numpy(chunk.values)) for chunk in dataset.chunks(spec, 16)])
-    places = maps.flatten(2).transpose(1, 2)  # [N, P, C]
-    places = (places - places.mean((0, 1))) / places.std((0, 1)).clamp_min(1e-6)
-    generator = torch.Generator().manual_seed(0)
-    scores = []
-    for i in range(len(places)):
-        others = torch.cat([places[:i], places[i + 1 :]]).flatten(0, 1)
-        bank = others[torch.randperm(len(others), generator=generator)[:PATCHES]]
-        nearest = torch.cdist(places[i], bank).min(1).values
-        scores.append(float(nearest.topk(max(1, round(TOP * len(nearest)))).values.mean()))
-    order = [item for chunk in dataset.chunks(spec, 16) for item in chunk.ids]
-    by_id = dict(zip(order, scores, strict=True))
-    return np.array([by_id[item] for item in ids])
+        parts = [pair.score_and_map(scaler(part))[0] for part in torch.split(torch.from_numpy(maps), 4)]
+    return torch.cat(parts).double().numpy()
 
 
 def measure(cell: str) -> dict[str, Any]:
-    family, ratio, column, seed = cell.split("/")
-    folder, truth = mixed(family, ratio, int(seed))
+    check = cell.startswith("check/")
+    family, ratio, column, seed = cell.removeprefix("check/").split("/")
+    _, truth = mixed(family, ratio, int(seed))
     ids = sorted(truth)
-    options = COLUMNS[column]
-    if options is None:
-        scores = nearest_patch(folder, ids)
+    y = np.array([truth[item] for item in ids], dtype=np.int8)
+    maps = features_of(family, ids)
+    began = time.perf_counter()
+    if column == "nearest patch":
+        scores = nearest_patch(maps)
     else:
-        with tempfile.TemporaryDirectory() as name:
-            api.fit(
-                folder, out=Path(name, "m"), device="cpu", seed=int(seed), backbone="mobilenetv2_100", weights=WEIGHTS,
-                backbone_args=[f"{k}={v}" for k, v in ARGUMENTS.items()], options=options, contamination=float(ratio),
+        detector, assignment = column.split()
+        extra: dict[str, Any] = {}
+        if detector == "ntl" and not check:
+            extra = {"locations": LOCATIONS, "epochs": math.ceil(STEPS / math.ceil(len(ids) / BATCH))}
+        options = LoeOptions(detector=detector, assignment=assignment, **extra).for_data("images")  # type: ignore[arg-type]
+        scores = scores_of(maps, y, options, float(ratio), int(seed))
+    return {
+        "auroc": float(auroc(y, scores)), "ap": float(average_precision(y, scores)), "items": len(ids),
+        "anomalies": int(y.sum()), "seconds": round(time.perf_counter() - began, 1),
+    }  # fmt: skip
+
+
+def summary(cells: dict[str, Any]) -> list[dict[str, Any]]:
+    """Means over the families (of each, over its seeds) that have every column at that ratio."""
+    found = []
+    for ratio in RATIOS:
+        means = {
+            (family, column): [
+                np.mean([c[key] for name, c in cells.items() if name.startswith(f"{family}/{ratio}/{column}/")] or [np.nan])
+                for key in ("auroc", "ap")
+            ]
+            for family in families() for column in COLUMNS
+        }  # fmt: skip
+        whole = [f for f in families() if all(np.isfinite(means[f, column][0]) for column in COLUMNS)]
+        for column in COLUMNS if whole else ():
+            both = np.mean([means[family, column] for family in whole], axis=0)
+            found.append(
+                {"ratio": float(ratio), "column": column, "families": len(whole)}
+                | {"mean_auroc": float(both[0]), "mean_ap": float(both[1])}
             )  # fmt: skip
-            table = pl.read_parquet(Path(name, "m", "scores.parquet"))
-        by_id = dict(zip(table["id"], table["score"], strict=True))
-        scores = np.array([by_id[item] for item in ids])
-    y = np.array([truth[item] for item in ids])
-    return {"auroc": auroc(y, scores), "ap": average_precision(y, scores), "items": len(ids), "anomalies": int(y.sum())}
+    return found
 
 
 def main() -> None:
     given = settings("spatial loss pairs on small folders", seeds=1)
+    checks = [f"check/{family}/0.1/{column}/0" for family in CHECKED for column in ("ntl blind", "ntl soft")]
     every = [
         f"{family}/{ratio}/{column}/{seed}"
-        for seed in range(given.seeds) for family in families() for ratio in RATIOS for column in COLUMNS
-    ]  # fmt: skip
-    quick = [
-        c
-        for c in every
-        if c.split("/")[0] in QUICK and c.split("/")[2] not in ("ntl refine", "ntl hard") and "/0.1/" in c
-    ]
-    cells = every if given.budget == "full" else quick
-    wanted = [cell for cell in cells if not given.only or cell.split("/")[0] in given.only]
+        for seed in range(given.seeds) for ratio in RATIOS for family in (families() if given.budget == "full" else DEV)
+        for column in COLUMNS
+    ] + checks  # fmt: skip
+    wanted = [cell for cell in every if not given.only or cell.removeprefix("check/").split("/")[0] in given.only]
     results = Results("loe_spatial", given)
+    results.extra["protocol"] = {"ntl_locations": LOCATIONS, "ntl_steps": STEPS, "batch": BATCH}
     results.run(wanted, measure, len(every))
-    rows = []
-    for family in families():
-        for ratio in RATIOS:
-            row = [family, ratio]
-            for column in COLUMNS:
-                cells_here = [c for name, c in results.cells.items() if name.startswith(f"{family}/{ratio}/{column}/")]
-                row.append(
-                    f"{np.mean([c['auroc'] for c in cells_here]):.3f} / {np.mean([c['ap'] for c in cells_here]):.3f}"
-                    if cells_here
-                    else "–"
-                )
-            if any(value != "–" for value in row[2:]):
-                rows.append(row)
-    print("AUROC / average precision of the audit\n")
-    print_table(["folder", "contamination", *COLUMNS], rows)
+    results.extra["summary"] = summary(results.cells)
+    results.write(len(every))
+    rows = [
+        [f"{ratio}, {entries[0]['families']} families", *(f"{e['mean_auroc']:.3f} / {e['mean_ap']:.3f}" for e in entries)]
+        for ratio in RATIOS
+        if (entries := [e for e in results.extra["summary"] if e["ratio"] == float(ratio)])
+    ]  # fmt: skip
+    print("AUROC / average precision of the audit, means\n")
+    print_table(["contamination", *COLUMNS], rows)
 
 
 if __name__ == "__main__":

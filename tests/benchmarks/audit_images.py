@@ -1,0 +1,304 @@
+"""The image half of the audit board: the default on contaminated image folders, beside peers on the same backbone.
+
+usage: python tests/benchmarks/audit_images.py [--only cubes,cifar10_3] [--seeds 1] [--budget quick|full]
+quick: five families; full: `cubes`, all of `piped`, CIFAR-10 one class against the rest (120 images of the class, anomalies from
+the others; see image_sets.py) at 5, 10, 20 %. The same images are fitted and scored, without labels, the backbone
+mobilenetv2_100, all options as they are by default (so --contamination is 0.1 whatever the true share).
+
+`default` cells run the program's fit and audit with the exported graph replaced by the detector that it is made of, and each
+image's features computed once; `whole` cells run the program as a user does, for its seconds and memory. `removed` is
+the same folder without its anomalies, for the decisions. Peers: the distance to the nearest patch of other images; a Gaussian a
+place on the same maps (plain, as PaDiM); k-NN (fifth neighbour), isolation forest, MCD and one Gaussian (GMM) on pooled features,
+standardised, the last two after a PCA to at most 16 components, a quarter of the images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from harness import Results, anoaudit, print_table, settings
+from image_sets import ARGUMENTS, CIFAR, DEV, RATIOS, WEIGHTS, backbone, families, features_of, mixed, nearest_patch
+from loe_spatial import scores_of
+from sklearn.covariance import MinCovDet
+from sklearn.decomposition import PCA
+from sklearn.ensemble import IsolationForest
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor, nn
+
+from anoaudit import api
+from anoaudit.data.source import open_dataset
+from anoaudit.data.tables import ColumnOptions
+from anoaudit.methods.loe.options import LoeOptions
+from anoaudit.methods.registry import find_method
+from anoaudit.progress import Reporter
+from anoaudit.reports.metrics import auroc, average_precision, precision_at
+from anoaudit.scoring.decisions import make_rule
+from anoaudit.training.fitting import FitSettings, fit_detector
+
+Scores = npt.NDArray[np.float64]
+ALPHA = 0.1
+
+
+class Memo(nn.Module):
+    """A backbone that sees each image once."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net, self.seen = net, {}
+        self.height, self.width, self.channels, self.grid = net.height, net.width, net.channels, net.grid
+
+    def forward(self, images: Tensor) -> Tensor:
+        keys = [hashlib.sha256(image.numpy().tobytes()).digest() for image in images]
+        new = [i for i, key in enumerate(keys) if key not in self.seen]
+        if new:
+            self.seen |= dict(zip([keys[i] for i in new], self.net(images[new]), strict=True))
+        return torch.stack([self.seen[key] for key in keys])
+
+
+class TorchSession:
+    """The detector itself where the program opens its exported graph."""
+
+    provider, note = "torch", ""
+    exported: nn.Module
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.outputs = ("score", "map")
+
+    def run(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        with torch.inference_mode():
+            out = self.exported(torch.from_numpy(batch))
+        return (out[0].numpy(), out[1].numpy()) if isinstance(out, tuple) else (out.numpy(), None)
+
+
+@contextmanager
+def without_export(family: str) -> Iterator[None]:
+    def export(detector: nn.Module, *_: Any) -> bytes:
+        TorchSession.exported = detector.eval()
+        return b""
+
+    memo = MEMO.setdefault(family, Memo(backbone(False)))
+    place = "anoaudit.training.fitting."
+    with (
+        mock.patch(place + "export", export), mock.patch("anoaudit.methods.loe.method.export", export),
+        mock.patch(place + "Session", TorchSession), mock.patch("anoaudit.model.session.Session", TorchSession),
+        mock.patch(place + "check_parity", return_value={}), mock.patch(place + "opset_of", return_value=0),
+        mock.patch(place + "_backbone", return_value=(memo, {}, [])),
+    ):  # fmt: skip
+        yield
+
+
+MEMO: dict[str, Memo] = {}
+
+
+def default_table(family: str, folder: Path, seed: int) -> pl.DataFrame:
+    """The score table of `fit` with default options."""
+    dataset = open_dataset(str(folder), ColumnOptions(), None, None)
+    chosen = FitSettings(
+        find_method("loe"), LoeOptions().for_data("images"), ALPHA, "cpu", seed, False, "mobilenetv2_100", WEIGHTS
+    )
+    with tempfile.TemporaryDirectory() as name, without_export(family):
+        fitted = fit_detector(dataset, chosen, Path(name, "part"), False, lambda *_: False, Reporter())
+        out = Path(name, "scores.parquet")
+        api._audit("m", dataset, chosen, fitted, out, make_rule(None, None, None), False, Reporter())
+        return pl.read_parquet(out)
+
+
+def whole(folder: Path, seed: int) -> tuple[pl.DataFrame, float, float]:
+    """Score table, seconds and peak MiB of the program as a user runs it."""
+    with tempfile.TemporaryDirectory() as name:
+        given = [part for key, value in ARGUMENTS.items() for part in ("--backbone-arg", f"{key}={value}")]
+        _, seconds, peak = anoaudit(
+            "fit", folder, "-o", Path(name, "m"), "--backbone", "mobilenetv2_100", "--weights", WEIGHTS, *given,
+            "--device", "cpu", "--seed", seed,
+        )  # fmt: skip
+        return pl.read_parquet(Path(name, "m", "scores.parquet")), seconds, peak
+
+
+def knn(x: npt.NDArray[np.float32], seed: int) -> Scores:
+    return NearestNeighbors(n_neighbors=6).fit(x).kneighbors(x)[0][:, 5]  # the first is the image itself
+
+
+def iforest(x: npt.NDArray[np.float32], seed: int) -> Scores:
+    return -IsolationForest(random_state=seed).fit(x).score_samples(x)
+
+
+def reduced(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return PCA(min(16, len(x) // 4), random_state=0).fit_transform(x)
+
+
+def mcd(x: npt.NDArray[np.float32], seed: int) -> Scores:
+    return MinCovDet(random_state=seed).fit(reduced(x)).mahalanobis(reduced(x))
+
+
+def gmm(x: npt.NDArray[np.float32], seed: int) -> Scores:
+    return -GaussianMixture(1, random_state=seed).fit(reduced(x)).score_samples(reduced(x))
+
+
+POOLED: dict[str, Callable[[npt.NDArray[np.float32], int], Scores]] = {
+    "kNN": knn, "IForest": iforest, "MCD": mcd, "GMM": gmm,
+}  # fmt: skip
+PEERS = ("nearest patch", "Gaussian a place", *POOLED)
+
+
+def peer_scores(column: str, family: str, ids: list[str], seed: int) -> Scores:
+    if column in POOLED:
+        x = features_of(family, ids, pooled=True).astype(np.float32)
+        std = x.std(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return POOLED[column]((x[:, std > 0] - x.mean(0)[std > 0]) / std[std > 0], seed)
+    maps = features_of(family, ids)
+    if column == "nearest patch":
+        return nearest_patch(maps)
+    options = LoeOptions(detector="gaussian", assignment="blind").for_data("images")
+    return scores_of(maps, np.full(len(ids), -1, dtype=np.int8), options, ALPHA, seed)
+
+
+def measure(cell: str) -> dict[str, Any]:
+    family, ratio, column, seed = cell.split("/")
+    folder, truth = mixed(family, "0" if ratio == "removed" else ratio, int(seed))
+    ids = sorted(truth)
+    y = np.array([truth[item] for item in ids], dtype=np.int8)
+    if column in POOLED or column in PEERS:
+        features_of(family, ids, column in POOLED)  # what is in the file cache now is no part of the time
+    began = time.perf_counter()
+    found: dict[str, Any] = {"items": len(ids), "anomalies": int(y.sum())}
+    if column in PEERS:
+        scores = peer_scores(column, family, ids, int(seed))
+        found["seconds"] = round(time.perf_counter() - began, 2)  # without the backbone's, which `rate` has
+    else:
+        if column == "whole":
+            table, seconds, peak = whole(folder, int(seed))
+            found |= {"seconds": round(seconds, 1), "peak_mib": round(peak)}
+        else:
+            table = default_table(family, folder, int(seed))
+        by_id = {row["id"]: row for row in table.to_dicts()}
+        scores = np.array([by_id[item]["score"] for item in ids])
+        flagged = np.array([bool(by_id[item]["flagged"]) for item in ids])
+        hits = int((flagged & (y == 1)).sum())
+        found |= {"flagged": int(flagged.sum()), "hits": hits, "p_values": by_id[ids[0]]["p_value"] is not None}
+    if y.any():
+        found |= {
+            "auroc": auroc(y, scores), "ap": average_precision(y, scores), "p_at_n": precision_at(y, scores, int(y.sum())),
+        }  # fmt: skip
+    return found
+
+
+def half_of(family: str) -> str:
+    return "dev" if family in DEV else "confirm"
+
+
+def summary(cells: dict[str, Any]) -> list[dict[str, Any]]:
+    """Means over family × ratio (of each, over its seeds) where all columns are there, dev and confirm apart."""
+    columns = ("default", *PEERS)
+    found = []
+    whole_seconds = [c["seconds"] for name, c in cells.items() if "/whole/" in name]
+    for half in ("dev", "confirm"):
+        means: dict[tuple[str, str], dict[str, tuple[float, float, float, float]]] = {}
+        for family in (f for f in all_families() if half_of(f) == half):
+            for ratio in RATIOS:
+                seeds = [
+                    s for s in range(100)
+                    if all(f"{family}/{ratio}/{column}/{s}" in cells for column in columns)
+                ]  # fmt: skip
+                if seeds:
+                    means[family, ratio] = {
+                        column: tuple(
+                            np.mean([cells[f"{family}/{ratio}/{column}/{s}"].get(key, np.nan) for s in seeds])
+                            for key in ("auroc", "ap", "p_at_n", "seconds")
+                        )
+                        for column in columns
+                    }  # type: ignore[misc]
+        if not means:
+            continue
+        aurocs = np.array([[entry[column][0] for column in columns] for entry in means.values()])
+        ranks = np.array([[(row > value).sum() + ((row == value).sum() + 1) / 2 for value in row] for row in aurocs])
+        for i, column in enumerate(columns):
+            own = np.array([entry[column] for entry in means.values()])
+            seconds = np.mean(whole_seconds) if column == "default" and whole_seconds else own[:, 3].mean()
+            found.append({
+                "family": "images", "half": half, "column": column, "is_peer": column != "default", "sets": len(means),
+                "mean_auroc": float(own[:, 0].mean()), "mean_ap": float(own[:, 1].mean()),
+                "mean_p_at_n": float(own[:, 2].mean()), "mean_rank": float(ranks[:, i].mean()),
+                "seconds": None if np.isnan(seconds) else float(seconds),
+            })  # fmt: skip
+    return found
+
+
+def decisions(cells: dict[str, Any]) -> list[dict[str, Any]]:
+    """Precision, recall and false discovery proportion of the default rule, all images of a half together."""
+    found = []
+    for half in ("dev", "confirm"):
+        for ratio in (*RATIOS, "removed"):
+            here = [
+                c for name, c in cells.items()
+                if name.split("/")[1:3] == [ratio, "default"] and half_of(name.split("/")[0]) == half and c["p_values"]
+            ]  # fmt: skip
+            if not here:
+                continue
+            wrong = [1 - c["hits"] / c["flagged"] if c["flagged"] else 0.0 for c in here]
+            items, anomalies, flagged, hits = (
+                sum(c[key] for c in here) for key in ("items", "anomalies", "flagged", "hits")
+            )
+            found.append({
+                "half": half, "ratio": ratio, "sets": len(here), "items": items, "anomalies": anomalies, "flagged": flagged,
+                "precision": hits / flagged if flagged else None, "recall": hits / anomalies if anomalies else None,
+                "false_discovery_proportion": 1 - hits / flagged if flagged else 0.0,
+                "mean_false_discovery_proportion": float(np.mean(wrong)),
+                "sets_with_a_flag": sum(c["flagged"] > 0 for c in here), "share_flagged": flagged / items,
+            })  # fmt: skip
+    return found
+
+
+def all_families() -> list[str]:
+    return [*families(), *CIFAR]
+
+
+def main() -> None:
+    given = settings("audit of contaminated image folders", seeds=1)
+    asked = all_families() if given.budget == "full" else list(DEV)
+    every = [f"{family}/0.1/whole/0" for family in (*DEV, CIFAR[3]) if family in asked]
+    for seed in range(given.seeds):
+        for family in asked:
+            every += [f"{family}/{ratio}/{column}/{seed}" for ratio in RATIOS for column in ("default", *PEERS)]
+            every.append(f"{family}/removed/default/{seed}")
+    wanted = [
+        cell for cell in every if not given.only or cell.split("/")[0] in given.only or cell.split("/")[2] in given.only
+    ]
+    results = Results("audit_images", given)
+    results.run(wanted, measure, len(every))
+    results.extra |= {
+        "halves": {"dev": list(DEV), "confirm": [f for f in all_families() if half_of(f) == "confirm"]},
+        "summary": summary(results.cells), "decisions": decisions(results.cells),
+    }  # fmt: skip
+    results.write(len(every))
+    for half in ("dev", "confirm"):
+        print(f"\n{half}\n")
+        rows = [
+            [e["column"], *(f"{e[k]:.3f}" for k in ("mean_auroc", "mean_ap", "mean_p_at_n")), f"{e['mean_rank']:.2f}"]
+            for e in results.extra["summary"] if e["half"] == half
+        ]  # fmt: skip
+        print_table(["", "AUROC", "average precision", "precision at n", "mean rank"], rows)
+    rows = [
+        [e["half"], e["ratio"], *("–" if e[k] is None else f"{e[k]:.2f}" for k in ("precision", "recall", "share_flagged"))]
+        for e in results.extra["decisions"]
+    ]  # fmt: skip
+    print("\nDecisions\n")
+    print_table(["half", "contamination", "precision", "recall", "share flagged"], rows)
+
+
+if __name__ == "__main__":
+    main()
