@@ -160,11 +160,15 @@ def sensitivity_line(values: dict[str, Any]) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, int | float) else str(value)
+    return f"{value:.3g}" if _is_number(value) else str(value)[:20]
 
 
 def _share(value: Any) -> str:
-    return f"{100 * value:.0f} %" if isinstance(value, int | float) else str(value)
+    return f"{100 * value:.0f} %" if _is_number(value) else str(value)[:20]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e300  # a longer whole number does not fit a double
 
 
 def _items(estimate: dict[str, Any]) -> str:

@@ -84,3 +84,20 @@ def test_rank_measures() -> None:
     assert spearman(np.array([1.0, 1, 2, 3]), np.array([1.0, 2, 2, 3])) == pytest.approx(0.8333333)  # ties: mean ranks
     assert top_overlap(scores, scores, 10) == 1.0
     assert top_overlap(scores, -scores, 10) == 0.0
+
+
+@pytest.mark.parametrize("odd", [None, "x" * 99, 10**400, [], {}, -1.5])
+def test_lines_of_odd_values_are_lines(odd: object) -> None:
+    """They come from manifests and score tables, which are anyone's."""
+    values = {
+        "low": odd,
+        "high": odd,
+        "items": odd,
+        "estimator": "E",
+        "k": odd,
+        "runs": [{"alpha": odd}, odd],
+        "epochs": odd,
+    }
+    assert alpha.estimate_line(0.1, values)
+    assert alpha.sensitivity_line(values)
+    assert alpha.sensitivity_line({"runs": odd}) == ""
