@@ -37,7 +37,8 @@ class TimmBackbone(nn.Module):
     """uint8[B, H, W, 3] → float32 features: [B, C] pooled, or [B, C, h, w] spatial.
 
     Spatial features are the maps of the given strides, each averaged 3×3, brought to the finest grid and concatenated
-    (METHODS §1: the mid-level maps that see defects a pooled vector does not).
+    (METHODS §1: the mid-level maps that see defects a pooled vector does not). `maps_and_vector` gives the mean of the deepest
+    stage over its places as well, [B, vector_channels]: what is in the image, wherever it is.
     """
 
     def __init__(
@@ -49,8 +50,13 @@ class TimmBackbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean)[:, None, None] * 255.0)
         self.register_buffer("std", torch.tensor(std)[:, None, None] * 255.0)
         self.stages = None if strides is None else _stages(net, strides)
+        example = torch.zeros(1, height, width, 3, dtype=torch.uint8)
         with torch.no_grad():
-            probe = self(torch.zeros(1, height, width, 3, dtype=torch.uint8))
+            if self.stages is None:
+                probe, self.vector_channels = self(example), 0
+            else:
+                probe, vector = self.maps_and_vector(example)
+                self.vector_channels = int(vector.shape[1])
         self.channels = int(probe.shape[1])
         self.grid = (int(probe.shape[2]), int(probe.shape[3])) if probe.dim() == 4 else None
 
@@ -61,13 +67,28 @@ class TimmBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of a batch of images."""
-        x = (images.permute(0, 3, 1, 2).float() - self.get_buffer("mean")) / self.get_buffer("std")
         if self.stages is None:
-            pooled: Tensor = self.net(x)
+            pooled: Tensor = self.net(self._normalised(images))
             return pooled
-        maps = self.net.forward_intermediates(  # type: ignore[operator]
-            x, indices=self.stages, intermediates_only=True, output_fmt="NCHW"
+        return self._joined(self._intermediates(images, self.stages))
+
+    def maps_and_vector(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps as `forward` gives them, and the mean of the deepest stage; of a backbone with maps only."""
+        assert self.stages is not None
+        deepest = len(self.net.feature_info) - 1  # type: ignore[arg-type]
+        maps = self._intermediates(images, sorted({*self.stages, deepest}))
+        return self._joined(maps[: len(self.stages)]), maps[-1].mean(dim=(2, 3))
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return (images.permute(0, 3, 1, 2).float() - self.get_buffer("mean")) / self.get_buffer("std")
+
+    def _intermediates(self, images: Tensor, stages: list[int]) -> list[Tensor]:
+        found: list[Tensor] = self.net.forward_intermediates(  # type: ignore[operator]
+            self._normalised(images), indices=stages, intermediates_only=True, output_fmt="NCHW"
         )
+        return found
+
+    def _joined(self, maps: list[Tensor]) -> Tensor:
         smooth = [F.avg_pool2d(m, 3, stride=1, padding=1, count_include_pad=False) for m in maps]
         size = smooth[0].shape[-2:]
         same = [

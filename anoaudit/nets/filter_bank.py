@@ -24,6 +24,7 @@ class FilterBank(nn.Module):
         self.height = self.width = size
         self.stride = stride
         self.grid = (size // stride, size // stride)
+        self.vector_channels = 0  # it knows textures, not what is in an image
         self.register_buffer("colour", torch.tensor(OPPONENT)[:, :, None, None])
         for i, sigma in enumerate(SIGMAS):
             self.register_buffer(f"bank_{i}", _bank(sigma))

@@ -92,7 +92,9 @@ class ImageBatches:
         origin: Tensor,
         channels: Tensor,
         labels: npt.NDArray[np.int8],
+        vectors: Tensor | None = None,
     ) -> None:
+        self.vectors = vectors  # float32[N, G] of the whole images, where `extract` was asked for them
         self._features, self._places = features, places
         mean = scaler.mean - origin
         std = scaler.std.expand_as(mean)
@@ -125,11 +127,13 @@ def extract(
     seed: int,
     folder: Path,
     reporter: Reporter,
+    vectors: bool = False,
 ) -> ImageBatches:
     """Run the frozen backbone once over the training images, fit the scaler, cache the features.
 
     Of spatial maps, `locations` random places of each image are kept, fewer when the cache would exceed its bound; None keeps
-    all, in order (see `bounded`). `channels` (int64[c]) keeps only those channels.
+    all, in order (see `bounded`). `channels` (int64[c]) keeps only those channels. With `vectors` the backbone's
+    `maps_and_vector` gives each image's vector, too.
     """
     backbone.to(device).eval()
     width, grid = int(backbone.channels), backbone.grid  # type: ignore[arg-type]
@@ -144,10 +148,12 @@ def extract(
     rng = np.random.default_rng(seed)
     total = squares = torch.zeros(1, dtype=torch.float64)
     origin: Tensor | None = None
+    wholes: list[Tensor] = []
     done = 0
     with reporter.phase("extracting features", len(items)) as task, torch.inference_mode():
         for chunk in items.chunks(IMAGE_BATCH):
-            features = _features(backbone, torch.from_numpy(chunk.values), device)
+            features, *whole = _features(backbone, torch.from_numpy(chunk.values), device, vectors)
+            wholes += [vector.cpu() for vector in whole]
             double = features.double()
             total = total.to(device) + double.sum(0)
             squares = squares.to(device) + double.square().sum(0)
@@ -166,7 +172,10 @@ def extract(
             task.update(done)
     scaler.cpu().fit(done, total.cpu(), squares.cpu())
     assert origin is not None
-    return ImageBatches(cache, places, scaler.to(device), origin.clone(), channels.to(device), items.labels)
+    kept_vectors = torch.cat(wholes).clone() if vectors else None
+    return ImageBatches(
+        cache, places, scaler.to(device), origin.clone(), channels.to(device), items.labels, kept_vectors
+    )
 
 
 def bounded(items: TrainingItems, numbers: int, seed: int, reporter: Reporter) -> TrainingItems:
@@ -183,11 +192,13 @@ def bounded(items: TrainingItems, numbers: int, seed: int, reporter: Reporter) -
     return replace(items, mask=mask)
 
 
-def _features(backbone: nn.Module, images: Tensor, device: torch.device) -> Tensor:
-    """Features of a batch, in halves when memory runs out."""
+def _features(backbone: nn.Module, images: Tensor, device: torch.device, vectors: bool) -> tuple[Tensor, ...]:
+    """Features of a batch, and vectors if asked for; in halves when memory runs out."""
     try:
-        out: Tensor = backbone(images.to(device))
-        return out
+        if vectors:
+            both: tuple[Tensor, Tensor] = backbone.maps_and_vector(images.to(device))  # type: ignore[operator]
+            return both
+        return (backbone(images.to(device)),)
     except torch.OutOfMemoryError:
         if len(images) == 1:
             raise AuditError(
@@ -195,7 +206,8 @@ def _features(backbone: nn.Module, images: Tensor, device: torch.device) -> Tens
             ) from None
         torch.cuda.empty_cache()
         half = len(images) // 2
-        return torch.cat([_features(backbone, images[:half], device), _features(backbone, images[half:], device)])
+        halves = (_features(backbone, part, device, vectors) for part in (images[:half], images[half:]))
+        return tuple(torch.cat(pair) for pair in zip(*halves, strict=True))
 
 
 def _allocate(shape: tuple[int, ...], folder: Path) -> npt.NDArray[np.float16]:

@@ -43,6 +43,12 @@ class Part:
         """See Batches."""
         return self._data.batch(self._rows[indices], device)
 
+    @property
+    def vectors(self) -> Tensor | None:
+        """Those of these items, where the data has vectors of whole images."""
+        found: Tensor | None = getattr(self._data, "vectors", None)
+        return None if found is None else found[self._rows]
+
 
 Objective = Callable[[Tensor, Tensor, int], Tensor]  # (x, labels, epoch) → scalar loss
 

@@ -57,15 +57,23 @@ class Memo(nn.Module):
 
     def __init__(self, net: Any) -> None:
         super().__init__()
-        self.net, self.seen = net, {}
+        self.net = net
+        self.seen: dict[bytes, tuple[Tensor, Tensor]] = {}
         self.height, self.width, self.channels, self.grid = net.height, net.width, net.channels, net.grid
+        self.vector_channels = net.vector_channels
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.maps_and_vector(images)[0]
+
+    def maps_and_vector(self, images: Tensor) -> tuple[Tensor, Tensor]:
         keys = [hashlib.sha256(image.numpy().tobytes()).digest() for image in images]
         new = [i for i, key in enumerate(keys) if key not in self.seen]
         if new:
-            self.seen |= dict(zip([keys[i] for i in new], self.net(images[new]), strict=True))
-        return torch.stack([self.seen[key] for key in keys])
+            self.seen |= dict(
+                zip([keys[i] for i in new], zip(*self.net.maps_and_vector(images[new]), strict=True), strict=True)
+            )
+        maps, vectors = zip(*(self.seen[key] for key in keys), strict=True)
+        return torch.stack(maps), torch.stack(vectors)
 
 
 class TorchSession:

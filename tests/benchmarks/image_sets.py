@@ -173,6 +173,7 @@ class Through(nn.Module):
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
+        self.vector_channels = 0
         self.channels, self.grid = shape[1], (shape[2], shape[3]) if len(shape) == 4 else None
 
     def forward(self, x: Tensor) -> Tensor:

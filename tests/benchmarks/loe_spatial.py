@@ -10,8 +10,8 @@ has the paper's views of image features (x_k = MLP(x)), scores an image by the m
 of each and trains for 200 steps, which two cores can afford. Views, score and places were chosen on the five; `check/…` cells
 measure a few with the program's defaults (residual views, the worst 1 % of places, 128 places, 600 steps).
 
-Baselines: the distance to the nearest patch of other images, a Gaussian a place (`blind`), and the trimmed one (`refine`),
-the program's default detector.
+Baselines: the distance to the nearest patch of other images, a Gaussian a place (`blind`), and the trimmed one (`refine`), which
+is the program's default detector but for the latter's second Gaussian, of the whole image (`audit_images.py` measures that one).
 """
 
 from __future__ import annotations

@@ -8,8 +8,17 @@ import torch
 from torch import Tensor
 
 from anoaudit.methods.loe.assignment import Assignment
-from anoaudit.methods.loe.gaussian import PRIOR_PER_CHANNEL, RIDGE, Gaussian, GaussianMap, GaussianVector, alternate
+from anoaudit.methods.loe.gaussian import (
+    PRIOR_PER_CHANNEL,
+    RIDGE,
+    Gaussian,
+    GaussianImage,
+    GaussianMap,
+    GaussianVector,
+    alternate,
+)
 from anoaudit.progress import Reporter
+from anoaudit.training.loop import Part
 
 CPU = torch.device("cpu")
 
@@ -143,3 +152,43 @@ def test_the_map_is_of_the_kept_channels_at_their_places():
         assert float(heat[b, i, j]) == pytest.approx(float((w @ d).square().sum()) / 3, rel=1e-4)
     assert score.tolist() == pytest.approx([sum(sorted(h.flatten().tolist())[-2:]) / 2 for h in heat], rel=1e-5)
     assert torch.allclose(head.score(flat), score)
+
+
+@pytest.fixture
+def pictures():
+    """60 maps and vectors, 6 of them anomalous: 3 at a place, 3 as a whole; and which."""
+    generator = torch.Generator().manual_seed(2)
+    maps, vectors = (torch.randn(60, *shape, generator=generator) for shape in ((3, 4, 5), (24,)))
+    for k in range(3):
+        maps[k, :, k, 2] += 12.0
+    vectors[3:6] = vectors[3:6] * 5.0 + 300.0  # the vectors' own scale must not matter
+    vectors[6:] += 300.0
+    vectors[:3] += 300.0
+    held = Held(maps.flatten(2).transpose(1, 2))
+    held.vectors = vectors
+    return maps, vectors, held
+
+
+def test_an_image_is_found_by_a_place_or_as_a_whole(pictures):
+    maps, vectors, held = pictures
+    head = GaussianImage(torch.arange(3), (4, 5), 0.05, 24)
+    alternate(head, held, Assignment("refine", 0.1, warmup=0), 10, CPU, Reporter())
+    score, heat = head.score_and_map_of(maps, vectors)
+    assert set(score.topk(6).indices.tolist()) == set(range(6))
+    assert int(heat[1].argmax()) == 1 * 5 + 2
+    assert heat[4].max() < heat[0].max() / 2  # the map shows places alone
+    places, _ = GaussianMap.score_and_map(head, maps)
+    assert torch.allclose(score, (places * head.whole_distance(vectors)).sqrt())
+    assert torch.allclose(score, head.scores(held, CPU), rtol=1e-4)
+    assert torch.allclose(score[:2], head.score_and_map_of(maps[:2], vectors[:2])[0])
+
+
+def test_a_part_of_the_pictures_has_its_own_vectors(pictures):
+    maps, vectors, held = pictures
+    head = GaussianImage(torch.arange(3), (4, 5), 0.05, 24)
+    rows = torch.arange(6, 60, 2)
+    head.m_step(Part(held, rows), torch.ones(len(rows)), CPU)
+    assert torch.allclose(head.shift, vectors[rows].mean(0))
+    assert torch.allclose(
+        head.scores(Part(held, rows), CPU), head.score_and_map_of(maps[rows], vectors[rows])[0], rtol=1e-4
+    )

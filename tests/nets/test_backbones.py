@@ -75,6 +75,13 @@ def test_spatial_is_the_stages_smoothed_on_the_finest_grid(weights):
         ]
         assert out[0, 5, i, j].item() == pytest.approx(sum(near) / len(near), rel=1e-3, abs=1e-4)
     assert backbone.channels == eight.shape[1] + net.layer3(eight).shape[1]
+    maps, vector = backbone.maps_and_vector(IMAGES)
+    assert torch.equal(maps, out)
+    assert torch.allclose(vector, net.layer4(net.layer3(eight)).mean((2, 3)), atol=1e-4)
+    assert vector.shape[1] == backbone.vector_channels
+    deep = make(weights, (8, 32))  # the deepest stage may be one of the maps
+    assert torch.allclose(deep.maps_and_vector(IMAGES)[1], vector, atol=1e-5)
+    assert torch.equal(deep.maps_and_vector(IMAGES)[0], deep(IMAGES))
 
 
 def test_size_mean_and_std_come_from_file_arguments_or_timm(weights):
@@ -115,6 +122,10 @@ def test_a_plain_transformer_gives_maps_of_one_grid(tmp_path):
     )
     backbone = make(tmp_path / "vit.safetensors", (8, 16))
     assert backbone.grid == (10, 10)
+    assert backbone.maps_and_vector(torch.zeros(2, 160, 160, 3, dtype=torch.uint8))[1].shape == (
+        2,
+        backbone.vector_channels,
+    )
     with pytest.raises(UsageError, match="cannot take 50×50"):
         make(tmp_path / "vit.safetensors", (8, 16), size=50)
 

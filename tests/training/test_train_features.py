@@ -127,6 +127,22 @@ def test_pooled(tmp_path):
     assert all_of(data).std(0, correction=0).tolist() == pytest.approx([1] * 4, abs=1e-2)
 
 
+def test_vectors_of_whole_images_come_along(tmp_path):
+    class Both(Spatial):
+        def maps_and_vector(self, images):
+            if len(images) > 9:
+                raise torch.OutOfMemoryError("no")
+            return self(images), self(images).amax((2, 3))
+
+    data = extract(
+        items_of(IMAGES), Both(), scaler_for(Both()), None, device=CPU, seed=0, folder=tmp_path, reporter=Notes(), vectors=True
+    )  # fmt: skip
+    assert torch.equal(data.vectors, Spatial()(torch.from_numpy(IMAGES)).amax((2, 3)))
+    plain = run(Spatial(), scaler_for(Spatial()), None, tmp_path)
+    assert torch.equal(all_of(data), all_of(plain))
+    assert plain.vectors is None
+
+
 def test_the_cache_is_bounded_by_fewer_places(tmp_path, monkeypatch):
     monkeypatch.setattr(room, "MIN_LOCATIONS", 2)
     monkeypatch.setattr(room, "CACHE_BYTES", 2 * 4 * 23 * 6)

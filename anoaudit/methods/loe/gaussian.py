@@ -2,20 +2,24 @@
 
 Of the anomaly loss nothing has a minimiser in closed form, so a flagged item simply weighs 1 − y in the next fit: 1 under
 blind, ½ under soft, nothing under hard, refine and gt. On a table that is close to MCD; on feature maps, with one Gaussian a
-place, to PaDiM (Defard et al. 2021) on contaminated data.
+place, to PaDiM (Defard et al. 2021) on contaminated data. A Gaussian of the whole image beside those (our choice) sees what no
+place shows: another thing in the picture, wherever it lies.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from anoaudit.methods.loe.assignment import Assignment
 from anoaudit.progress import Reporter
+from anoaudit.training.features import RowBatches
 from anoaudit.training.loop import Batches
 
 BATCH = 32  # of images
 ROW_BATCH = 8192
+SMALL = 1e-6  # keeps a constant feature from a division by zero
 RIDGE = 1e-2  # of the mean variance, added to every channel
 PRIOR_PER_CHANNEL = (
     4.0  # items' weight of the pooled covariance, a channel: few items must not overfit their own places
@@ -74,7 +78,22 @@ class Gaussian(nn.Module):
         self.mean.copy_((origin + mean).float())
 
 
-class GaussianVector(nn.Module):
+class Head(nn.Module):
+    """What `alternate` fits: an M-step over all items, and their scores."""
+
+    gaussian: Gaussian
+
+    def m_step(self, data: Batches, weights_N: Tensor, device: torch.device) -> None:
+        """Fit to the items with these weights."""
+        self.gaussian.m_step(data, weights_N, device)
+
+    def scores(self, data: Batches, device: torch.device) -> Tensor:
+        """score_N of all items, on the CPU."""
+        parts = [self.score(data.batch(i, device)[0]).cpu() for i in _batches(data, self.gaussian)]  # type: ignore[operator]
+        return torch.cat(parts)
+
+
+class GaussianVector(Head):
     """A Gaussian over vectors: rows, or pooled features."""
 
     def __init__(self, channels: int) -> None:
@@ -86,7 +105,7 @@ class GaussianVector(nn.Module):
         return self.gaussian.distance(x_BD[:, None])[:, 0]
 
 
-class GaussianMap(nn.Module):
+class GaussianMap(Head):
     """A Gaussian at every place of a feature map, over a fixed random choice of its channels (as PaDiM does).
 
     Score: mean over the `top` share of places; map: the distance at every place.
@@ -110,8 +129,52 @@ class GaussianMap(nn.Module):
         return score_B, map_BP.reshape(-1, *self.grid)
 
 
+class GaussianImage(GaussianMap):
+    """A Gaussian at every place, and one of the whole image's vector, standardised; both are fitted to the items not left out.
+
+    Score: √(places · whole), the geometric mean of the map's score and the vector's distance: their scales cancel, no weight has
+    to be chosen, and what is far out in one of the two is far out (our choice). The map is the places'.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, channels: Tensor, grid: tuple[int, int], top: float, width: int) -> None:
+        super().__init__(channels, grid, top)
+        self.whole = Gaussian(width)
+        self.register_buffer("shift", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+
+    def m_step(self, data: Batches, weights_N: Tensor, device: torch.device) -> None:
+        """See Head; `data.vectors` are the whole images'."""
+        super().m_step(data, weights_N, device)
+        vectors: Tensor = data.vectors  # type: ignore[attr-defined]
+        self.shift.copy_(vectors.mean(0))
+        self.scale.copy_(vectors.std(0) + SMALL)
+        labels = np.zeros(len(vectors), dtype=np.int8)
+        self.whole.m_step(RowBatches(self._standard(vectors.to(device)), labels), weights_N, device)
+
+    def scores(self, data: Batches, device: torch.device) -> Tensor:
+        """See Head."""
+        vectors: Tensor = data.vectors  # type: ignore[attr-defined]
+        whole_N = self.whole_distance(vectors.to(device)).cpu()
+        return (super().scores(data, device) * whole_N).sqrt()
+
+    def whole_distance(self, vector_BG: Tensor) -> Tensor:
+        """Of the whole images, [B]."""
+        return self.whole.distance(self._standard(vector_BG)[:, None])[:, 0]
+
+    def score_and_map_of(self, features_BCHW: Tensor, vector_BG: Tensor) -> tuple[Tensor, Tensor]:
+        """score_B and map_Bhw of maps with all channels and the images' vectors."""
+        places_B, map_Bhw = self.score_and_map(features_BCHW)
+        return (places_B * self.whole_distance(vector_BG)).sqrt(), map_Bhw
+
+    def _standard(self, vector_BG: Tensor) -> Tensor:
+        return (vector_BG - self.shift) / self.scale
+
+
 def alternate(
-    head: GaussianVector | GaussianMap,
+    head: Head,
     data: Batches,
     assignment: Assignment,
     rounds: int,
@@ -127,8 +190,8 @@ def alternate(
         for k in range(rounds):
             if assignment.kind == "gt":
                 y_N = assignment.targets(y_N, y_N, labels_N.cpu(), k)
-            head.gaussian.m_step(data, 1 - y_N, device)
-            score_N = torch.cat([head.score(data.batch(i, device)[0]).cpu() for i in _batches(data, head.gaussian)])
+            head.m_step(data, 1 - y_N, device)
+            score_N = head.scores(data, device)
             history.append(float(score_N.mean()))
             task.update(k + 1, f"mean distance {history[-1]:.4g}")
             assignment.pool.clear()  # the batch is the data: no item counts twice

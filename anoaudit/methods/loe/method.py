@@ -16,7 +16,7 @@ from anoaudit.data.items import TableSpec
 from anoaudit.errors import UsageError
 from anoaudit.methods.loe.assignment import Assignment
 from anoaudit.methods.loe.detectors import Spatial
-from anoaudit.methods.loe.gaussian import GaussianMap, GaussianVector, alternate
+from anoaudit.methods.loe.gaussian import GaussianImage, Head, alternate
 from anoaudit.methods.loe.mhrot import MHRot
 from anoaudit.methods.loe.options import LoeOptions
 from anoaudit.methods.loe.pairs import image_pair, loss_pair
@@ -66,6 +66,16 @@ class SpatialDetector(PooledDetector):
     def forward(self, items: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """See DESIGN, contract 1."""
         result: tuple[Tensor, Tensor] = self.pair.score_and_map(self.scaler(self.backbone(items)))  # type: ignore[operator]
+        return result
+
+
+class WholeDetector(SpatialDetector):
+    """uint8[B, H, W, 3] → score float32[B], map float32[B, h, w], from the places and the whole image."""
+
+    def forward(self, items: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """See DESIGN, contract 1."""
+        maps, vector = self.backbone.maps_and_vector(items)  # type: ignore[operator]
+        result: tuple[Tensor, Tensor] = self.pair.score_and_map_of(self.scaler(maps), vector)  # type: ignore[operator]
         return result
 
 
@@ -125,8 +135,10 @@ def _fit_images(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> 
     kept = torch.from_numpy(np.sort(chosen)) if name == "gaussian" and grid is not None else None
 
     def make() -> PooledDetector:
+        pair = image_pair(backbone, kept, options)
         mapped = grid is not None and name != "mhrot"
-        return (SpatialDetector if mapped else PooledDetector)(backbone, scaler, image_pair(backbone, kept, options))
+        kind = WholeDetector if isinstance(pair, GaussianImage) else SpatialDetector if mapped else PooledDetector
+        return kind(backbone, scaler, pair)
 
     example = torch.zeros(2, backbone.height, backbone.width, 3, dtype=torch.uint8)
     detector = make()
@@ -138,6 +150,7 @@ def _fit_images(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> 
     data = extract(
         items, backbone, scaler, None if every else options.locations, channels=kept,
         device=trainer.device, seed=trainer.seed, folder=trainer.checkpoints.folder, reporter=trainer.reporter,
+        vectors=isinstance(detector, WholeDetector),
     )  # fmt: skip
     return _fit_both(make, data, items, options, trainer)
 
@@ -166,7 +179,7 @@ def _fit_one(
 ) -> Detector:
     torch.manual_seed(trainer.seed)
     detector = make()
-    if isinstance(detector.pair, GaussianMap | GaussianVector):
+    if isinstance(detector.pair, Head):
         _alternate(detector.pair, data, options, trainer)
     else:
         train_pair(detector.pair, data, options, trainer, stage)
@@ -174,7 +187,7 @@ def _fit_one(
     return detector
 
 
-def _alternate(head: GaussianVector | GaussianMap, data: Batches, options: LoeOptions, trainer: Trainer) -> None:
+def _alternate(head: Head, data: Batches, options: LoeOptions, trainer: Trainer) -> None:
     kind = options.assignment or "refine"
     assignment = Assignment(kind, trainer.contamination, warmup=0)
     distances = alternate(head, data, assignment, options.rounds, trainer.device, trainer.reporter)

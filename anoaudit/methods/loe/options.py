@@ -45,6 +45,10 @@ class LoeOptions:
         128, "images, other than gaussian: random places of each image trained on (all are scored)", 1, 100_000
     )
     channels: int = option(64, "images, gaussian: random channels of the features that are used", 2, 4096)
+    whole: bool = option(
+        True,
+        "images, gaussian: the score heeds the whole image, by the backbone's deepest stage, beside the worst places",
+    )
     top: float = option(
         0.01, "images: share of the places that makes an image's score, the most anomalous ones", 1e-4, 1.0
     )
@@ -133,12 +137,12 @@ OURS: dict[str, dict[str, Any]] = {
 
 #: The options that not every detector heeds, and those that do; where none is listed, all that are trained by steps.
 HEEDED: dict[str, tuple[str, ...]] = {
-    "rounds": ("gaussian",), "channels": ("gaussian",), "size": ("mhrot",), "window": ("icl",),
+    "rounds": ("gaussian",), "channels": ("gaussian",), "whole": ("gaussian",), "size": ("mhrot",), "window": ("icl",),
     **dict.fromkeys(("transforms", "transform", "transform_layers", "transform_hidden", "transform_norm"), ("ntl",)),
     "temperature": ("ntl", "icl"), "layers": ("ntl", "deep-svdd"), **dict.fromkeys(("hidden", "out"), ("ntl", "icl", "deep-svdd")),
     **dict.fromkeys(("epochs", "patience", "batch_size", "lr", "weight_decay", "warmup", "locations"), ()),
 }  # fmt: skip
-FOR_IMAGES = ("features", "strides", "locations", "channels", "top", "size")
+FOR_IMAGES = ("features", "strides", "locations", "channels", "whole", "top", "size")
 
 
 def _deaf(options: LoeOptions, kind: str) -> set[str]:
@@ -150,7 +154,7 @@ def _deaf(options: LoeOptions, kind: str) -> set[str]:
     elif name == "mhrot":
         deaf |= {"scaling", "strides", "locations", "top"}
     elif options.features == "pooled":
-        deaf |= {"strides", "locations", "channels", "top"}
+        deaf |= {"strides", "locations", "channels", "whole", "top"}
     return deaf
 
 

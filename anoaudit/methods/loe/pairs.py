@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from anoaudit.errors import UsageError
 from anoaudit.methods.loe.detectors import NTL, DeepSVDD, Spatial
-from anoaudit.methods.loe.gaussian import GaussianMap, GaussianVector
+from anoaudit.methods.loe.gaussian import GaussianImage, GaussianMap, GaussianVector
 from anoaudit.methods.loe.icl import ICL
 from anoaudit.methods.loe.mhrot import MHRot
 from anoaudit.methods.loe.options import LoeOptions
@@ -50,6 +50,8 @@ def image_pair(backbone: Any, kept: Tensor | None, options: LoeOptions) -> nn.Mo
         net, features = backbone.network()
         return MHRot(net, features, backbone.height)
     if options.detector == "gaussian" and grid is not None and kept is not None:
+        if options.whole and backbone.vector_channels:
+            return GaussianImage(kept, grid, options.top, backbone.vector_channels)
         return GaussianMap(kept, grid, options.top)
     pair = loss_pair(backbone.channels, options)
     return pair if grid is None else Spatial(pair, options.top)

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from anoaudit.methods.loe.detectors import Spatial
+from anoaudit.methods.loe.gaussian import Head
 from anoaudit.methods.loe.options import LoeOptions
 from anoaudit.model.alpha import spearman, top_overlap
-from anoaudit.training.loop import Batches
+from anoaudit.training.loop import Batches, Part
 from anoaudit.training.trainer import Trainer
 
 SHORT = 4  # a short run has a quarter of the epochs
@@ -65,6 +66,8 @@ def sensitivity(
 def _scores(pair: nn.Module, data: Batches, some: torch.Tensor, device: torch.device) -> npt.NDArray[np.float64]:
     """float64[n] of the items `some`; of maps that are trained on in part, over the places that are."""
     pair.to(device).eval()
+    if isinstance(pair, Head):
+        return np.asarray(pair.scores(Part(data, some), device).double().numpy(), dtype=np.float64)
     parts = []
     for rows in torch.split(some, BATCH):
         x = data.batch(rows, device)[0]
