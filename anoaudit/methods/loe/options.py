@@ -84,7 +84,9 @@ class LoeOptions:
     window: int | None = option(None, "icl: adjacent columns of a window; auto by the number of features", 1, 8192)
     temperature: float | None = option(None, "τ of the contrast; auto is 0.1 for ntl, 0.01 for icl", 1e-3, 10.0)
     layers: int | None = option(None, "linear layers of the encoder; auto is 4 for ntl, 2 for deep-svdd", 1, 8)
-    hidden: int | None = option(None, "width of the hidden layers; auto by the number of features", 1, 8192)
+    hidden: int | None = option(
+        None, "width of the hidden layers; auto by the number of features, 32 for icl (recipe=paper: 200)", 1, 8192
+    )
     out: int | None = option(None, "width of the embedding; auto by the number of features", 1, 8192)
 
     @property
@@ -119,7 +121,7 @@ PAPER: dict[tuple[str, str, str], dict[str, Any]] = {
         "layers": 2, "hidden": 512, "out": 256, "temperature": 0.1,
     },
     ("paper", "icl", "table"): {
-        "scaling": "standard", "batch_size": 64, "lr": 1e-3, "epochs": 100, "temperature": 0.01,
+        "scaling": "standard", "batch_size": 64, "lr": 1e-3, "epochs": 100, "temperature": 0.01, "hidden": 200,
     },
     # The batch is our choice: of 20, α = 0.1 flags a tenth.
     ("paper", "mhrot", "images"): {"size": 32, "epochs": 16, "lr": 1e-3, "batch_size": 20},
@@ -127,7 +129,8 @@ PAPER: dict[tuple[str, str, str], dict[str, Any]] = {
 #: Ours. What depends on the number of features or items is decided where those are known.
 OURS: dict[str, dict[str, Any]] = {
     "ntl": {"lr": 1e-3, "transforms": 9, "transform": "residual", "transform_layers": 2, "layers": 4, "temperature": 0.1},
-    "icl": {"lr": 1e-3, "temperature": 0.01},
+    # A sixth of the paper recipe's: better on eight development tables (AUROC 0.76, 0.65), in an eighth of the time.
+    "icl": {"lr": 1e-3, "temperature": 0.01, "hidden": 32},
     # Wider than NTL's rule: on a narrow one the centre swallows the anomalies (by development tables).
     "deep-svdd": {"lr": 3e-4, "layers": 2, "hidden": 128, "out": 64},
     "mhrot": {"lr": 1e-3, "size": 32, "epochs": 16, "batch_size": 20},
