@@ -1,8 +1,8 @@
 """LOE's protocol on CIFAR-10, one class against the rest (METHODS §1): AUROC at 10 % contamination, five assignments.
 
 usage: python tests/benchmarks/loe_cifar.py [--only features/3] [--seeds 1] [--budget quick|full] [--minutes N]
-Needs CIFAR-10 and mobilenetv2_100's weights beside the checkout. Cells are features/CLASS/ASSIGNMENT/SEED (NTL in the published
-configuration on pooled features at 96 px), features128/… (at 128 px), mhrot/… (MHRot from raw pixels). The assignment `nearest` is a
+Needs CIFAR-10 and mobilenetv2_100's weights beside the checkout. Cells are features/CLASS/ASSIGNMENT/SEED (NTL as published,
+on pooled features at 96 px), features128/… (at 128 px), mhrot/… (MHRot from raw pixels). The assignment `nearest` is a
 baseline without training: the mean cosine distance to the five nearest of the same contaminated training features.
 
 Training: the 5,000 images of the class and ⌊α/(1 − α)·5000⌋ from the other nine; test: the whole test set. The quick budget is
