@@ -7,7 +7,7 @@ Audit mode: fitted on the contaminated table, the same rows scored (at most 5,00
 thread each, one after the other, CPU seconds: `train` is training and scoring alone, `command` the whole process with all
 imports; for ours that is `anoaudit fit`, which trains twice (first without a fifth of the rows, for p-values), exports and
 checks the model. ours: default options of the detector, soft assignment, α = 0.1, batches of 128 rows; `same_batch` has DeepOD's
-64. theirs: DeepOD's defaults, one network of ICL; `shipped` is its default for ICL, several networks, of which it scores with the
+64, `paper_width` the encoders of recipe=paper (ICL, seed 0 only). theirs: DeepOD's defaults, one network of ICL; `shipped` is its default for ICL, several networks, of which it scores with the
 last alone (seed 0 only).
 """
 
@@ -40,11 +40,14 @@ from anoaudit.reports.metrics import auroc  # noqa: E402
 TABLES = ("wbc", "vowels", "cardio", "letter", "thyroid", "satellite", "pendigits")
 THEIRS = {"ntl": "NeuTraL", "icl": "ICL"}
 EPOCHS, ALPHA = 20, 0.1
+PAIRS = (
+    ("ours", "theirs"), ("same_batch", "theirs"), ("command", "theirs"), ("ours", "shipped"), ("paper_width", "shipped"),
+)  # fmt: skip
 
 
-def ours(rows: Any, anomalous: Any, detector: str, seed: int, batch_size: int | None) -> dict[str, float]:
+def ours(rows: Any, anomalous: Any, detector: str, seed: int, **options: int) -> dict[str, float]:
     """Seconds of training and scoring alone, and AUROC."""
-    given = LoeOptions(detector=detector, epochs=EPOCHS, batch_size=batch_size, scaling="none").for_data("table")
+    given = LoeOptions(detector=detector, epochs=EPOCHS, scaling="none", **options).for_data("table")
     sets = Protocol(rows, np.full(len(rows), -1, dtype=np.int8), rows, anomalous)
     began = time.process_time()
     pair, _ = trained(sets, given, seed, ALPHA)
@@ -88,12 +91,13 @@ def measure(cell: str) -> dict[str, Any]:
     raw, anomalous = board_rows(table)
     rows = standardised(raw).astype(np.float32)
     warm = np.random.default_rng(0).normal(size=(64, rows.shape[1])).astype(np.float32)
-    ours(warm, np.arange(64) % 2, detector, 0, None)  # first calls set things up
+    ours(warm, np.arange(64) % 2, detector, 0)  # first calls set things up
     found: dict[str, Any] = {"rows": len(rows), "columns": rows.shape[1]}
-    found["ours"] = ours(rows, anomalous, detector, int(seed), None)
-    found["same_batch"] = ours(rows, anomalous, detector, int(seed), 64)
+    found["ours"] = ours(rows, anomalous, detector, int(seed))
+    found["same_batch"] = ours(rows, anomalous, detector, int(seed), batch_size=64)
     found["theirs"] = theirs(rows, anomalous, detector, int(seed), **({"n_ensemble": 1} if detector == "icl" else {}))
     if detector == "icl" and seed == "0":
+        found["paper_width"] = ours(rows, anomalous, detector, 0, hidden=200)
         found["shipped"] = theirs(rows, anomalous, detector, 0)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"{table}.parquet")
@@ -107,10 +111,10 @@ def summary(cells: dict[str, Any]) -> list[dict[str, Any]]:
     """Per detector: ours over theirs in seconds (geometric mean over tables of means over seeds), and the AUROCs."""
     rows = []
     for detector in THEIRS:
-        for name, against in (("ours", "theirs"), ("same_batch", "theirs"), ("ours", "shipped"), ("command", "theirs")):
+        for name, against in PAIRS:
             by_table: dict[str, list[tuple[float, float, float, float]]] = {}
             for cell, found in cells.items():
-                if cell.split("/")[1] != detector or "seconds" not in found.get(against, {}):
+                if cell.split("/")[1] != detector or "seconds" not in found.get(against, {}) or name not in found:
                     continue
                 mine, other = found[name], found[against]
                 cost = other["command_seconds" if name == "command" else "seconds"]
