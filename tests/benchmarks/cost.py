@@ -4,11 +4,11 @@ usage: ANOAUDIT_PEERS_PYTHON=PEERS_PYTHON python tests/benchmarks/cost.py [--onl
 Needs the tables beside the checkout, and the environment that `peer_detectors.py` describes, run as a process of its own.
 
 Audit mode: fitted on the contaminated table, the same rows scored (at most 5,000, standardised). Development tables only. One
-thread each, one after the other, CPU seconds: `train` is training and scoring alone, `command` the whole process with all
-imports; for ours that is `anoaudit fit`, which trains twice (first without a fifth of the rows, for p-values), exports and
-checks the model. ours: default options of the detector, soft assignment, α = 0.1, batches of 128 rows; `same_batch` has DeepOD's
-64, `paper_width` the encoders of recipe=paper (ICL, seed 0 only). theirs: DeepOD's defaults, one network of ICL; `shipped` is its default for ICL, several networks, of which it scores with the
-last alone (seed 0 only).
+thread each, one after the other; seconds are of the CPU. `ours` and `theirs` are training and scoring alone: default options of
+the detector, soft assignment, α = 0.1, batches of 128 rows; DeepOD's defaults (batches of 64), but one network of ICL.
+`same_batch` is ours with batches of 64. `command` is a whole process with its imports; ours is `anoaudit fit`, which trains
+twice (first without a fifth of the rows, for p-values), exports and checks the model. Of ICL with seed 0 also `paper_width`,
+ours with the encoders of recipe=paper, and `shipped`, DeepOD's default of several networks, of which it scores with the last.
 """
 
 from __future__ import annotations
