@@ -6,10 +6,11 @@ of the class, anomalies from the others; see image_sets.py) at 5, 10, 20 %. The 
 labels, the backbone mobilenetv2_100, all options as they are by default (so --contamination is 0.1 whatever the true share).
 
 `default` cells run the program's fit and audit with the exported graph replaced by the detector that it is made of, and each
-image's features computed once; `whole` cells run the program as a user does, for its seconds and memory. `removed` is
-the same folder without its anomalies, for the decisions. Peers: the distance to the nearest patch of other images; a Gaussian a
-place on the same maps (plain, as PaDiM); k-NN (fifth neighbour), isolation forest, MCD and one Gaussian (GMM) on pooled features,
-standardised, the last two after a PCA to at most 16 components, a quarter of the images.
+image's features computed once; `whole` cells run the program as a user does, for its seconds and memory. `removed` is the same
+folder without its anomalies, for the decisions; `places` is the default's ranking with whole=false. Peers: the distance to the
+nearest patch of other images; a Gaussian a place on the same maps (plain, as PaDiM); k-NN (fifth neighbour), isolation forest, MCD
+and one Gaussian (GMM) on pooled features, standardised, the last two after a PCA to at most 16 components, a quarter of the
+images.
 """
 
 from __future__ import annotations
@@ -171,7 +172,8 @@ def peer_scores(column: str, family: str, ids: list[str], seed: int) -> Scores:
     maps = features_of(family, ids)
     if column == "nearest patch":
         return nearest_patch(maps)
-    options = LoeOptions(detector="gaussian", assignment="blind").for_data("images")
+    assignment: Any = "refine" if column == "places" else "blind"
+    options = LoeOptions(detector="gaussian", assignment=assignment, whole=False).for_data("images")
     return scores_of(maps, np.full(len(ids), -1, dtype=np.int8), options, ALPHA, seed)
 
 
@@ -180,11 +182,11 @@ def measure(cell: str) -> dict[str, Any]:
     folder, truth = mixed(family, "0" if ratio == "removed" else ratio, int(seed))
     ids = sorted(truth)
     y = np.array([truth[item] for item in ids], dtype=np.int8)
-    if column in POOLED or column in PEERS:
+    if column in (*PEERS, "places"):
         features_of(family, ids, column in POOLED)  # what is in the file cache now is no part of the time
     began = time.perf_counter()
     found: dict[str, Any] = {"items": len(ids), "anomalies": int(y.sum())}
-    if column in PEERS:
+    if column in (*PEERS, "places"):
         scores = peer_scores(column, family, ids, int(seed))
         found["seconds"] = round(time.perf_counter() - began, 2)  # without the backbone's, which `rate` has
     else:
@@ -246,6 +248,25 @@ def summary(cells: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+def by_kind(cells: dict[str, Any]) -> list[dict[str, Any]]:
+    """All columns and the default's places alone, CIFAR-10 apart from the folders of defects."""
+    found = []
+    for half in ("dev", "confirm"):
+        for kind in ("defects", "cifar10"):
+            names = [
+                name for name in cells
+                if "/places/" in name and half_of(name.split("/")[0]) == half and name.startswith("cifar10") == (kind == "cifar10")
+                and name.replace("/places/", "/default/") in cells
+            ]  # fmt: skip
+            for column in ("default", "places", *PEERS) if names else ():
+                here = [cells[other] for name in names if (other := name.replace("/places/", f"/{column}/")) in cells]
+                found.append({
+                    "half": half, "kind": kind, "column": column, "cells": len(here),
+                    "mean_auroc": float(np.mean([c["auroc"] for c in here])), "mean_ap": float(np.mean([c["ap"] for c in here])),
+                })  # fmt: skip
+    return found
+
+
 def decisions(cells: dict[str, Any]) -> list[dict[str, Any]]:
     """Precision, recall and false discovery proportion of the default rule, all images of a half together."""
     found = []
@@ -281,7 +302,9 @@ def main() -> None:
     every = [f"{family}/0.1/whole/0" for family in DEV if family in asked]
     for seed in range(given.seeds):
         for family in asked:
-            every += [f"{family}/{ratio}/{column}/{seed}" for ratio in RATIOS for column in ("default", *PEERS)]
+            every += [
+                f"{family}/{ratio}/{column}/{seed}" for ratio in RATIOS for column in ("default", *PEERS, "places")
+            ]
             every.append(f"{family}/removed/default/{seed}")
     wanted = [
         cell for cell in every if not given.only or cell.split("/")[0] in given.only or cell.split("/")[2] in given.only
@@ -290,7 +313,8 @@ def main() -> None:
     results.run(wanted, measure, len(every))
     results.extra |= {
         "halves": {"dev": list(DEV), "confirm": [f for f in all_families() if half_of(f) == "confirm"]},
-        "summary": summary(results.cells), "decisions": decisions(results.cells),
+        "summary": summary(results.cells), "by_kind": by_kind(results.cells),
+        "decisions": decisions(results.cells),
     }  # fmt: skip
     results.write(len(every))
     for half in ("dev", "confirm"):
