@@ -10,7 +10,7 @@ import onnx
 import polars as pl
 import pytest
 
-from .conftest import Fitted, Run, make_table
+from .conftest import Fitted, Run, make_images, make_table
 
 
 def test_the_planted_rows_lead_the_ranking(table: Fitted) -> None:
@@ -134,6 +134,16 @@ def test_under_fifty_rows_nothing_is_flagged_and_it_says_so(run: Run, tmp_path: 
     assert done.code == 0
     assert "50 are needed" in done.out
     assert pl.read_parquet(tmp_path / "few.anoaudit" / "scores.parquet")["p_value"].null_count() == 40
+
+
+def test_of_few_images_the_blots_are_flagged_and_nothing_else(run: Run, tmp_path: Path) -> None:
+    labels = make_images(tmp_path / "tiles", count=56, anomalies=4)
+    done = run("fit", tmp_path / "tiles", "-o", tmp_path / "m.anoaudit", "--backbone", "none", "--format", "json")
+    assert done.code == 0
+    assert "five first fits" in done.err
+    flagged = {row["id"] for row in json.loads(done.out)["rows"] if row["flagged"]}
+    assert flagged == set(pl.read_csv(labels).filter(pl.col("anomaly") == 1)["path"])
+    assert json.loads((tmp_path / "m.anoaudit" / "manifest.json").read_text())["training"]["held_out"] == 56
 
 
 def test_wild_columns_are_survived_and_named(run: Run, tmp_path: Path) -> None:
