@@ -8,13 +8,26 @@ what is best. No default of the program follows from it.
 
 from __future__ import annotations
 
+import itertools
+import json
 import time
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from harness import Results, print_table, settings
-from loe_tables import ALPHA, FIRST_SEED, OTHERS, auroc, configuration, f1_at_true_share, protocol, scores_of, trained
+from loe_tables import (
+    ALPHA,
+    FIRST_SEED,
+    OTHERS,
+    auroc,
+    configuration,
+    f1_at_true_share,
+    figures,
+    protocol,
+    scores_of,
+    trained,
+)
 
 TABLES = ("wbc", "breastw", "cardio")
 ASSIGNMENTS = ("blind", "soft")
@@ -54,6 +67,28 @@ def measure(cell: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def distances(cells: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """Of each change: how far F1 is from the published figures, beside the same cells without it."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for name, cell in cells.items():
+        table, detector, assignment, change, seed = name.split("/")
+        without = "standardised" if change.startswith("standardised +") else "as it is"
+        same = cells.get(f"{table}/{detector}/{assignment}/{without}/{seed}")
+        if without == "as it is":
+            same = same or base.get(f"{table}/{detector}/{assignment}/{seed}")
+        theirs = figures(table, detector, assignment)
+        if theirs and same and change != "as it is":
+            paper = theirs[0][1][0]
+            found.setdefault(change, []).append((abs(cell["f1"] - paper), abs(same["f1"] - paper)))
+    return {
+        change: {
+            "cells": len(pairs), "mean distance": round(float(np.mean([a for a, _ in pairs])), 1),
+            "without it": round(float(np.mean([b for _, b in pairs])), 1), "nearer in": sum(a < b for a, b in pairs),
+        }
+        for change, pairs in found.items()
+    }  # fmt: skip
+
+
 def main() -> None:
     given = settings("one change at a time in LOE's protocol", seeds=3)
     tables = tuple(OTHERS) if given.budget == "full" else TABLES
@@ -63,17 +98,20 @@ def main() -> None:
     ]  # fmt: skip
     results = Results("loe_ablation", given)
     results.run([cell for cell in cells if given.wants(cell)], measure, len(cells))
+    results.extra["distance from the paper"] = distances(results.cells, Results("loe_tables", given).cells)
+    results.write(len(cells))
     seen = [table for table in OTHERS if any(name.startswith(f"{table}/") for name in results.cells)]
     rows = []
-    for change in CHANGES:
-        for i, assignment in enumerate(ASSIGNMENTS):
-            row = [change, assignment]
-            for table in seen:
-                start = f"{table}/ntl/{assignment}/{change}/"
-                ours = [cell["f1"] for name, cell in results.cells.items() if name.startswith(start)]
-                row.append(f"{np.mean(ours):.1f} ({OTHERS[table][i]:.1f})" if ours else "–")
+    for change, assignment in itertools.product(CHANGES, ASSIGNMENTS):
+        row = [change, assignment]
+        for table in seen:
+            start = f"{table}/ntl/{assignment}/{change}/"
+            ours = [cell["f1"] for name, cell in results.cells.items() if name.startswith(start)]
+            row.append(f"{np.mean(ours):.1f} ({OTHERS[table][ASSIGNMENTS.index(assignment)]:.1f})" if ours else "–")
+        if row[2:] != ["–"] * len(seen):
             rows.append(row)
     print_table(["change", "assignment", *(f"{table} (paper)" for table in seen)], rows)
+    print(json.dumps(results.extra, indent=1))
 
 
 if __name__ == "__main__":
