@@ -51,6 +51,7 @@ from anoaudit.training.fitting import FitSettings, fit_detector
 
 Scores = npt.NDArray[np.float64]
 ALPHA = 0.1
+WHOLE = ("cubes", "PA_BRG01_RL", "cifar10_0")
 
 
 class Memo(nn.Module):
@@ -299,7 +300,7 @@ def all_families() -> list[str]:
 def main() -> None:
     given = settings("audit of contaminated image folders", seeds=1)
     asked = all_families() if given.budget == "full" else list(DEV)
-    every = [f"{family}/0.1/whole/0" for family in DEV if family in asked]
+    every = [f"{family}/0.1/whole/0" for family in WHOLE]
     for seed in range(given.seeds):
         for family in asked:
             every += [
