@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from anoaudit.data.items import ImageSpec, TableSpec
+from anoaudit.methods.loe.alternate import alternate
 from anoaudit.methods.loe.assignment import Assignment
-from anoaudit.methods.loe.gaussian import GaussianMap, GaussianVector, alternate
+from anoaudit.methods.loe.gaussian import GaussianMap, GaussianVector
 from anoaudit.nets.filter_bank import FilterBank
 from anoaudit.nets.pixels import Pixels
 from anoaudit.nets.table_input import TableInput

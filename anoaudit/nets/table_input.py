@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from anoaudit.data.items import TableSpec
 
-Scaling = Literal["standard", "robust", "minmax", "none"]
+Scaling = Literal["standard", "robust", "minmax", "unit", "none"]
 OVERFLOW = 1e300  # beyond it a double overflows in the arithmetic below: such values count as missing
 LARGEST = 1000.0  # standardised values beyond it are cut: a thousand deviations say all that more could, and squares stay finite
+ROBUST_FLOOR = (
+    4.0  # scaling=robust: the spread is at least the standard deviation over this (our choice, by development tables)
+)
 LARGEST_RAW = 1e15  # without scaling nothing is known of a value's size; squares stay finite in single precision
 
 
@@ -32,7 +35,8 @@ class TableInput(nn.Module):
     def __init__(self, spec: TableSpec, rows: npt.NDArray[np.float64], scaling: Scaling) -> None:
         """`rows` is float64[N, D] of the training rows; statistics are taken from it."""
         super().__init__()
-        self.largest = LARGEST if scaling != "none" else LARGEST_RAW
+        self.largest = LARGEST_RAW if scaling in ("none", "unit") else LARGEST
+        self.unit = scaling == "unit"
         self.numeric = [j for j, rule in enumerate(spec.columns) if rule.kind != "categorical"]
         self.categorical = [j for j, rule in enumerate(spec.columns) if rule.kind == "categorical"]
         stats = [_statistics(rows[:, j], scaling) for j in self.numeric]
@@ -61,7 +65,27 @@ class TableInput(nn.Module):
             code = torch.where(torch.isnan(x[:, j]), float(levels - 1), x[:, j])
             hot = (code[:, None] == torch.arange(levels, dtype=torch.float64, device=x.device)).double()
             parts.append((hot - shares) / torch.sqrt(shares * (levels - 1)))
-        return torch.cat(parts, dim=1).clamp(-self.largest, self.largest).float()
+        features = torch.cat(parts, dim=1).clamp(-self.largest, self.largest)
+        if self.unit:
+            # Of length √F, so that a feature is about 1 as with the other scalings.
+            length = features.square().mean(1, keepdim=True).sqrt()
+            features = features / length.clamp_min(1e-30)
+        return features.float()
+
+
+def is_embedding(spec: TableSpec, rows: npt.NDArray[np.float64]) -> bool:
+    """Do the columns look like a network's embedding, where directions and not single columns mean something? (Our rule.)
+
+    At least 128 numeric columns and no others, of continuous values (hardly one comes twice but zero, which rectifiers give)
+    and of one unit (the spreads of most columns within a factor of a hundred). `rows` is float64[N, D].
+    """
+    if len(spec.columns) < 128 or any(rule.kind != "numeric" for rule in spec.columns):
+        return False
+    some = rows[:: len(rows) // 2000 + 1]
+    finite = np.where(np.isfinite(some), some, 0.0)
+    repeated = [1 - len(np.unique(values)) / max(len(values), 1) for values in (c[c != 0] for c in finite.T)]
+    low, high = np.quantile(finite.std(0), [0.1, 0.9])
+    return bool(np.mean(np.array(repeated) <= 0.1) >= 0.8 and high <= 100 * low)
 
 
 def _statistics(column: npt.NDArray[np.float64], scaling: Scaling) -> tuple[float, float, float]:
@@ -76,10 +100,11 @@ def _statistics(column: npt.NDArray[np.float64], scaling: Scaling) -> tuple[floa
     center, scale = float(relative.mean()), float(relative.std())
     if scaling == "robust":
         low, high = np.quantile(relative, [0.25, 0.75])
-        center, scale = 0.0, float(high - low) / 1.349 or scale
+        # A column that is nearly always one value has quartiles next to each other: it must not outweigh all others.
+        center, scale = 0.0, max(float(high - low) / 1.349, scale / ROBUST_FLOOR)
     elif scaling == "minmax":
         center, scale = float(relative.min()), float(np.ptp(relative))
-    elif scaling == "none":
+    elif scaling in ("none", "unit"):
         return median, 0.0, 1.0
     return median, median + center * unit, scale * unit or 1.0
 

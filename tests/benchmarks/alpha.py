@@ -85,8 +85,9 @@ def ranking(
     rows: npt.NDArray[np.float64], labels: npt.NDArray[np.int8], detector: str, alpha: float, seed: int
 ) -> tuple[float, float] | None:
     """AUROC and average precision of the rows themselves, fitted under an assumed share."""
+    from anoaudit.methods.loe.alternate import alternate
     from anoaudit.methods.loe.assignment import Assignment
-    from anoaudit.methods.loe.gaussian import GaussianVector, alternate
+    from anoaudit.methods.loe.gaussian import GaussianVector
     from anoaudit.training.features import RowBatches
 
     scale = rows.std(axis=0)
@@ -94,9 +95,7 @@ def ranking(
     if detector == "gaussian":
         head = GaussianVector(rows.shape[1])
         data = RowBatches(torch.from_numpy(scaled), labels)
-        alternate(
-            head, data, Assignment("refine", alpha, warmup=0), LoeOptions().rounds, torch.device("cpu"), Reporter()
-        )
+        alternate(head, data, Assignment("refine", alpha, warmup=0), 10, torch.device("cpu"), Reporter())
         with torch.no_grad():
             scores = head.score(torch.from_numpy(scaled)).double().numpy()
     else:

@@ -28,8 +28,9 @@ import torch
 from harness import Results, print_table, settings
 from image_sets import DEV, RATIOS, Cached, Through, families, features_of, mixed, nearest_patch
 
+from anoaudit.methods.loe.alternate import alternate
 from anoaudit.methods.loe.assignment import Assignment
-from anoaudit.methods.loe.gaussian import GaussianMap, alternate
+from anoaudit.methods.loe.gaussian import GaussianMap
 from anoaudit.methods.loe.method import train_pair
 from anoaudit.methods.loe.options import LoeOptions
 from anoaudit.methods.loe.pairs import image_pair
@@ -65,7 +66,7 @@ def scores_of(
         pair: Any = image_pair(through, kept if gaussian else None, options)
         if isinstance(pair, GaussianMap):
             assignment = Assignment(options.assignment or "refine", alpha, warmup=0)
-            alternate(pair, data, assignment, options.rounds, device, Reporter())
+            alternate(pair, data, assignment, options.rounds or 10, device, Reporter())
         else:
             train_pair(pair, data, options, trainer, "train")
     with torch.inference_mode():

@@ -7,16 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from anoaudit.methods.loe.alternate import alternate
 from anoaudit.methods.loe.assignment import Assignment
-from anoaudit.methods.loe.gaussian import (
-    PRIOR_PER_CHANNEL,
-    RIDGE,
-    Gaussian,
-    GaussianImage,
-    GaussianMap,
-    GaussianVector,
-    alternate,
-)
+from anoaudit.methods.loe.gaussian import PRIOR_PER_CHANNEL, RIDGE, Gaussian, GaussianImage, GaussianMap, GaussianVector
 from anoaudit.progress import Reporter
 from anoaudit.training.loop import Part
 
@@ -104,9 +97,10 @@ def planted() -> tuple[Tensor, Tensor]:
 def test_the_alternation_drops_planted_outliers(planted, kind):
     x, truth = planted
     head = GaussianVector(3)
-    history = alternate(head, Held(x), Assignment(kind, 0.1, warmup=0), 20, CPU, Reporter())
+    history, last = alternate(head, Held(x), Assignment(kind, 0.1, warmup=0), 20, CPU, Reporter())
     assert 1 < len(history) < 20  # it settles
     score = head.score(x)
+    assert torch.equal(score, last)
     assert score[truth == 1].min() > score[truth == 0].max()
     clean = GaussianVector(3)
     clean.gaussian.m_step(Held(x), (truth == 0).float(), CPU)
@@ -192,3 +186,12 @@ def test_a_part_of_the_pictures_has_its_own_vectors(pictures):
     assert torch.allclose(
         head.scores(Part(held, rows), CPU), head.score_and_map_of(maps[rows], vectors[rows])[0], rtol=1e-4
     )
+
+
+def test_winsorised_features_end_at_the_limit(planted):
+    x, _ = planted
+    head, wanted = GaussianVector(3, limit=1.5), GaussianVector(3)
+    head.m_step(Held(x), torch.ones(200), CPU)
+    wanted.m_step(Held(x.clamp(-1.5, 1.5)), torch.ones(200), CPU)
+    assert torch.equal(head.gaussian.whiten, wanted.gaussian.whiten)
+    assert torch.equal(head.score(x), wanted.score(x.clamp(-1.5, 1.5)))

@@ -135,7 +135,9 @@ def test_pairs_of_ones_own_are_checked(name: str, said: str) -> None:
      ({"recipe": "paper", "detector": "deep-svdd"}, "table", "no configuration"),
      ({"recipe": "paper-thyroid"}, "images", "no configuration"), ({"scaling": "location"}, "table", "for images"),
      ({"scaling": "robust"}, "images", "for tables"), ({"detector": "mhrot", "features": "pooled"}, "images", "no pooled"),
-     ({"epochs": 5}, "table", "epochs: detector=gaussian on a table does not heed it"),
+     ({"epochs": 5}, "table", "epochs: detector=ensemble on a table does not heed it"),
+     ({"detector": "ensemble"}, "images", "gives images no map"),
+     ({"detector": "gaussian", "members": ("forest",)}, "table", "members: detector=gaussian"),
      ({"detector": "icl", "transforms": 5}, "images", "transforms: detector=icl on images"),
      ({"detector": "ntl", "top": 0.5}, "table", "top: detector=ntl on a table"),
      ({"features": "pooled", "strides": (4,)}, "images", "strides: detector=gaussian on pooled features"),
@@ -164,5 +166,5 @@ def test_a_recipe_fills_in_what_is_not_given() -> None:
         100,
     )
     default = LoeOptions().for_data("table")
-    assert (default.detector, default.assignment, default.scaling) == ("gaussian", "refine", "standard")
+    assert (default.detector, default.assignment, default.scaling) == ("ensemble", "refine", None)
     assert LoeOptions(detector="ntl").for_data("table").assignment == "soft"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from anoaudit.data.items import ColumnRule, TableSpec
-from anoaudit.nets.table_input import LARGEST, TableInput
+from anoaudit.nets.table_input import LARGEST, TableInput, is_embedding
 
 NUMERIC, COLOURS = ColumnRule("x", "numeric"), ColumnRule("colour", "categorical", ("red", "green"))
 RNG = np.random.default_rng(0)
@@ -37,7 +37,7 @@ def reference(train: list[float], value: float, scaling: str) -> float:
         center, scale = mean, math.sqrt(sum((v - mean) ** 2 for v in finite) / n)
     elif scaling == "robust":
         low, high = np.quantile(finite, [0.25, 0.75])
-        center, scale = median, (high - low) / 1.349
+        center, scale = median, max((high - low) / 1.349, math.sqrt(sum((v - mean) ** 2 for v in finite) / n) / 4)
     elif scaling == "minmax":
         center, scale = finite[0], finite[-1] - finite[0]
     else:
@@ -93,10 +93,33 @@ def test_far_values_are_cut_when_scaled_and_kept_when_not():
     assert np.isfinite(np.square(np.float32(column(train, [1e299], "none")[0])))
 
 
-def test_robust_falls_back_where_most_values_are_equal():
+def test_robust_does_not_blow_up_where_most_values_are_equal():
     out = column([0.0] * 90 + [1.0] * 10, [1.0, 0.0], "robust")
     assert out[1] == 0
-    assert out[0] == pytest.approx(1 / 0.3)
+    assert out[0] == pytest.approx(4 / 0.3)
+
+
+def test_unit_rows_have_one_length_and_keep_their_direction():
+    spec = TableSpec((NUMERIC, NUMERIC, NUMERIC))
+    train = RNG.normal(size=(20, 3))
+    rows = np.array([[3.0, 4.0, 0.0], [-3e9, 0.0, 4e9], [0.0, 0.0, 0.0], [1.0, math.nan, math.inf]])
+    out = run(spec, train, rows, "unit")
+    assert out[0] == pytest.approx(np.array([0.6, 0.8, 0.0]) * math.sqrt(3))
+    assert out[1] == pytest.approx(np.array([-0.6, 0.0, 0.8]) * math.sqrt(3))
+    assert (out[2] == 0).all()
+    assert np.isfinite(out).all()
+
+
+def test_embeddings_are_told_from_other_wide_tables():
+    rng = np.random.default_rng(0)
+    spec = TableSpec((NUMERIC,) * 130)
+    embedding = np.abs(rng.normal(size=(300, 130)) * rng.uniform(0.5, 2, 130))
+    assert is_embedding(spec, embedding)
+    assert not is_embedding(spec, embedding * 10 ** rng.uniform(-4, 4, 130))  # of many units
+    assert is_embedding(spec, np.maximum(embedding - 0.5, 0))  # after a rectifier
+    assert not is_embedding(spec, embedding.round())
+    assert not is_embedding(TableSpec((NUMERIC,) * 20), embedding[:, :20])
+    assert not is_embedding(TableSpec((NUMERIC,) * 129 + (COLOURS,)), embedding)
 
 
 def test_categories_against_the_reference():

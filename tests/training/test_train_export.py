@@ -38,9 +38,10 @@ WAVES = np.sin(np.arange(32)[None, :] * RNG.uniform(0.1, 1.5, (24, 1)))[:, None,
     0, 60, (24, 1, 1, 3)
 )
 IMAGES = (RNG.uniform(60, 190, (24, 1, 1, 3)) + WAVES + RNG.normal(0, 2, (24, 32, 32, 3))).clip(0, 255).astype(np.uint8)
-DETECTORS = ("gaussian", "deep-svdd", "ntl", "icl", "own_pair:Reconstruction")
+DETECTORS = ("ensemble", "gaussian", "deep-svdd", "ntl", "icl", "own_pair:Reconstruction")
 INPUTS = ("table", "scratch", "spatial", "pooled")
-CASES = [*itertools.product(INPUTS, DETECTORS), ("pixels", "mhrot")]
+NO_MAPS = {("scratch", "ensemble"), ("spatial", "ensemble")}
+CASES = [case for case in itertools.product(INPUTS, DETECTORS) if case not in NO_MAPS] + [("pixels", "mhrot")]
 OPTIONS = LoeOptions(
     epochs=2, rounds=2, warmup=1, hidden=32, out=16, transforms=4, locations=16, channels=8, batch_size=8, top=0.05
 )

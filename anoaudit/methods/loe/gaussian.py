@@ -1,9 +1,8 @@
 """A Gaussian as LOE's detector (our choice): L_n is the squared Mahalanobis distance, and the M-step is closed.
 
-Of the anomaly loss nothing has a minimiser in closed form, so a flagged item simply weighs 1 − y in the next fit: 1 under
-blind, ½ under soft, nothing under hard, refine and gt. On a table that is close to MCD; on feature maps, with one Gaussian a
-place, to PaDiM (Defard et al. 2021) on contaminated data. A Gaussian of the whole image beside those (our choice) sees what no
-place shows: another thing in the picture, wherever it lies.
+On a table, refitted without what it flags, it is close to MCD; on feature maps, with one Gaussian a place, to PaDiM (Defard
+et al. 2021) on contaminated data. A Gaussian of the whole image beside those (our choice) sees what no place shows: another
+thing in the picture, wherever it lies.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anoaudit.methods.loe.assignment import Assignment
-from anoaudit.progress import Reporter
+from anoaudit.methods.loe.alternate import Head
 from anoaudit.training.features import RowBatches
 from anoaudit.training.loop import Batches
 
@@ -78,31 +76,36 @@ class Gaussian(nn.Module):
         self.mean.copy_((origin + mean).float())
 
 
-class Head(nn.Module):
-    """What `alternate` fits: an M-step over all items, and their scores."""
-
-    gaussian: Gaussian
-
-    def m_step(self, data: Batches, weights_N: Tensor, device: torch.device) -> None:
-        """Fit to the items with these weights."""
-        self.gaussian.m_step(data, weights_N, device)
-
-    def scores(self, data: Batches, device: torch.device) -> Tensor:
-        """score_N of all items, on the CPU."""
-        parts = [self.score(data.batch(i, device)[0]).cpu() for i in _batches(data, self.gaussian)]  # type: ignore[operator]
-        return torch.cat(parts)
-
-
 class GaussianVector(Head):
-    """A Gaussian over vectors: rows, or pooled features."""
+    """A Gaussian over vectors: rows, or pooled features; with a `limit` features beyond it count as the limit (Winsorised)."""
 
-    def __init__(self, channels: int) -> None:
+    batch = ROW_BATCH
+
+    def __init__(self, channels: int, limit: float | None = None) -> None:
         super().__init__()
-        self.gaussian = Gaussian(channels)
+        self.gaussian, self.limit = Gaussian(channels), limit
 
     def score(self, x_BD: Tensor) -> Tensor:
         """score_B."""
+        if self.limit is not None:
+            x_BD = x_BD.clamp(-self.limit, self.limit)
         return self.gaussian.distance(x_BD[:, None])[:, 0]
+
+    def m_step(self, data: Batches, weights_N: Tensor, device: torch.device) -> None:
+        """See Head."""
+        self.gaussian.m_step(data if self.limit is None else _Clamped(data, self.limit), weights_N, device)
+
+
+class _Clamped:
+    def __init__(self, data: Batches, limit: float) -> None:
+        self._data, self._limit = data, limit
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        x, labels = self._data.batch(indices, device)
+        return x.clamp(-self._limit, self._limit), labels
 
 
 class GaussianMap(Head):
@@ -110,6 +113,8 @@ class GaussianMap(Head):
 
     Score: mean over the `top` share of places; map: the distance at every place.
     """
+
+    batch = BATCH
 
     def __init__(self, channels: Tensor, grid: tuple[int, int], top: float) -> None:
         super().__init__()
@@ -127,6 +132,10 @@ class GaussianMap(Head):
         map_BP = self.gaussian.distance(x_BPC)
         score_B = map_BP.topk(self.count, dim=1).values.mean(1)
         return score_B, map_BP.reshape(-1, *self.grid)
+
+    def m_step(self, data: Batches, weights_N: Tensor, device: torch.device) -> None:
+        """See Head."""
+        self.gaussian.m_step(data, weights_N, device)
 
 
 class GaussianImage(GaussianMap):
@@ -171,35 +180,6 @@ class GaussianImage(GaussianMap):
 
     def _standard(self, vector_BG: Tensor) -> Tensor:
         return (vector_BG - self.shift) / self.scale
-
-
-def alternate(
-    head: Head,
-    data: Batches,
-    assignment: Assignment,
-    rounds: int,
-    device: torch.device,
-    reporter: Reporter,
-) -> list[float]:
-    """LOE's two steps in turn over all items: fit with weights 1 − y, then flag the ⌊αN⌋ largest. The mean L_n of each round."""
-    head.to(device)
-    labels_N = torch.cat([data.batch(indices, device)[1] for indices in _batches(data, head.gaussian)])
-    y_N = torch.zeros(len(data))
-    history = []
-    with reporter.phase("fitting", rounds) as task, torch.no_grad():
-        for k in range(rounds):
-            if assignment.kind == "gt":
-                y_N = assignment.targets(y_N, y_N, labels_N.cpu(), k)
-            head.m_step(data, 1 - y_N, device)
-            score_N = head.scores(data, device)
-            history.append(float(score_N.mean()))
-            task.update(k + 1, f"mean distance {history[-1]:.4g}")
-            assignment.pool.clear()  # the batch is the data: no item counts twice
-            new_N = assignment.targets(score_N, torch.zeros_like(score_N), labels_N.cpu(), k)
-            if k > 0 and torch.equal(new_N, y_N):
-                break
-            y_N = new_N
-    return history
 
 
 def _places(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ from torch import Tensor, nn
 
 from anoaudit.data.items import TableSpec
 from anoaudit.errors import UsageError
+from anoaudit.methods.loe.alternate import Head, alternate
 from anoaudit.methods.loe.assignment import Assignment
 from anoaudit.methods.loe.detectors import Spatial
-from anoaudit.methods.loe.gaussian import GaussianImage, Head, alternate
+from anoaudit.methods.loe.ensemble import Ensemble
+from anoaudit.methods.loe.gaussian import GaussianImage
 from anoaudit.methods.loe.mhrot import MHRot
-from anoaudit.methods.loe.options import LoeOptions
+from anoaudit.methods.loe.options import REFITTED, LoeOptions
 from anoaudit.methods.loe.pairs import image_pair, loss_pair
 from anoaudit.methods.loe.sensitivity import sensitivity
 from anoaudit.training.export import export
@@ -109,18 +112,22 @@ def fit(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Modul
 
 
 def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Module:
-    from anoaudit.nets.table_input import TableInput
+    from anoaudit.nets.table_input import TableInput, is_embedding
 
     assert isinstance(items.spec, TableSpec)
-    scaling = options.scaling or "standard"
-    assert scaling != "location"
     rows = items.values()
+    scaling = options.scaling or ("unit" if is_embedding(items.spec, rows) else "robust")
+    assert scaling != "location"
+    members = options.members or (("gaussian", "nearest") if scaling == "unit" else ("gaussian", "forest", "nearest"))
+    options = replace(options, scaling=scaling, members=members if options.detector == "ensemble" else None)
+    trainer.facts["scaling"] = scaling
     inlet = TableInput(items.spec, rows, scaling)
 
     def make() -> TableDetector:
-        return TableDetector(inlet, loss_pair(inlet.width, options))
+        return TableDetector(inlet, loss_pair(inlet.width, options, trainer.seed))
 
-    export(make(), torch.from_numpy(rows[:2]), ("score",))  # pre-flight: fail in seconds, not after training
+    if options.detector not in REFITTED:  # those are fitted in less time than this takes
+        export(make(), torch.from_numpy(rows[:2]), ("score",))  # pre-flight: fail in seconds, not after training
     with torch.no_grad():
         features = torch.cat([inlet(part) for part in torch.split(torch.from_numpy(rows), 50_000)])
     return _fit_both(make, RowBatches(features, items.labels), items, options, trainer)
@@ -136,7 +143,7 @@ def _fit_images(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> 
     kept = torch.from_numpy(np.sort(chosen)) if name == "gaussian" and grid is not None else None
 
     def make() -> PooledDetector:
-        pair = image_pair(backbone, kept, options)
+        pair = image_pair(backbone, kept, options, trainer.seed)
         mapped = grid is not None and name != "mhrot"
         kind = WholeDetector if isinstance(pair, GaussianImage) else SpatialDetector if mapped else PooledDetector
         return kind(backbone, scaler, pair)
@@ -200,19 +207,26 @@ def _fit_one(
 ) -> Detector:
     torch.manual_seed(trainer.seed)
     detector = make()
-    if isinstance(detector.pair, Head):
-        _alternate(detector.pair, data, options, trainer)
+    pair = detector.pair
+    if isinstance(pair, Ensemble):
+        pair.to(trainer.device)
+        pair.fit(lambda member, name: _alternate(member, data, options, trainer, f"fitting {name}"))
+        trainer.facts["members"] = list(pair.members)
+    elif isinstance(pair, Head):
+        _alternate(pair, data, options, trainer, "fitting")
     else:
-        train_pair(detector.pair, data, options, trainer, stage)
+        train_pair(pair, data, options, trainer, stage)
     trainer.facts["items"] = len(data)
     return detector
 
 
-def _alternate(head: Head, data: Batches, options: LoeOptions, trainer: Trainer) -> None:
+def _alternate(head: Head, data: Batches, options: LoeOptions, trainer: Trainer, name: str) -> Tensor:
+    """The items' scores."""
     kind = options.assignment or "refine"
     assignment = Assignment(kind, trainer.contamination, warmup=0)
-    distances = alternate(head, data, assignment, options.rounds, trainer.device, trainer.reporter)
-    trainer.facts |= {"assignment": kind, "rounds": len(distances), "mean_distances": distances, "precision": "float64"}
+    means, score_N = alternate(head, data, assignment, options.rounds or 1, trainer.device, trainer.reporter, name)
+    trainer.facts |= {"assignment": kind, "rounds": len(means), "mean_scores": means, "precision": "float64"}
+    return score_N
 
 
 def train_pair(pair: nn.Module, data: Batches, options: LoeOptions, trainer: Trainer, stage: str) -> None:

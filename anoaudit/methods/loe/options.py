@@ -28,12 +28,13 @@ class LoeOptions:
     assignment: Literal["soft", "hard", "refine", "blind", "gt"] | None = option(
         None,
         "how the α most anomalous are trained: ½L_n + ½L_a, L_a, left out, as normal, or by --labels; auto is soft, and for "
-        "gaussian, which has no L_a to minimise, refine",
+        "ensemble and gaussian, which have no L_a to minimise, refine",
     )
     detector: str | None = option(
         None,
-        "the loss pair: gaussian (default), ntl (recipe=paper), icl, deep-svdd, mhrot (images, trained from their pixels), or "
-        "module:Class, a loss pair of your own; for images one at every place of the feature map",
+        "the loss pair: ensemble (tables' default), gaussian (images' default), ntl (recipe=paper), icl, deep-svdd, mhrot "
+        "(images, trained from their pixels), or module:Class, a loss pair of your own; for images one at every place of the "
+        "feature map",
     )
     features: Literal["spatial", "pooled"] | None = option(
         None, "images: maps of features (default), or one pooled vector an image (recipe=paper)"
@@ -53,11 +54,17 @@ class LoeOptions:
         0.01, "images: share of the places that makes an image's score, the most anomalous ones", 1e-4, 1.0
     )
     size: int | None = option(None, "mhrot: images are seen at this many pixels a side; auto is 32", 16, 512)
-    scaling: Literal["standard", "robust", "minmax", "none", "location"] | None = option(
+    scaling: Literal["standard", "robust", "minmax", "unit", "none", "location"] | None = option(
         None,
-        "of the features; auto is standard, location (per place) for deep-svdd on maps, none with some paper recipes",
+        "of the features; auto is standard, location (per place) for deep-svdd on maps, none with some paper recipes, for "
+        "ensemble robust (median and quartiles), or unit (rows of length one) where a table's columns look like an embedding",
     )
-    rounds: int = option(10, "gaussian: how often fit and assignment take turns, at most", 1, 1000)
+    members: tuple[Literal["gaussian", "forest", "nearest"], ...] | None = option(
+        None, "ensemble: which detectors; auto is all three, without the forest for scaling=unit"
+    )
+    rounds: int | None = option(
+        None, "ensemble, gaussian: how often fit and assignment take turns, at most; auto is 3 and 10", 1, 1000
+    )
     epochs: int | None = option(None, "auto: 30, more where an epoch has few batches", 1, 100_000)
     patience: int | None = option(
         None,
@@ -99,7 +106,8 @@ class LoeOptions:
 
         Raises UsageError where recipe, detector and kind do not go together.
         """
-        chosen = replace(self, detector=self.detector or ("gaussian" if self.recipe == "default" else "ntl"))
+        ours = "ensemble" if kind == "table" else "gaussian"
+        chosen = replace(self, detector=self.detector or (ours if self.recipe == "default" else "ntl"))
         _check(chosen, kind)
         deaf = _deaf(chosen, kind)
         values = {name: value for name, value in _values(chosen, kind).items() if name not in deaf}
@@ -134,13 +142,17 @@ OURS: dict[str, dict[str, Any]] = {
     # Wider than NTL's rule: on a narrow one the centre swallows the anomalies (by development tables).
     "deep-svdd": {"lr": 3e-4, "layers": 2, "hidden": 128, "out": 64},
     "mhrot": {"lr": 1e-3, "size": 32, "epochs": 16, "batch_size": 20},
-    "gaussian": {},
+    "gaussian": {"rounds": 10},
+    "ensemble": {"rounds": 3, "scaling": None},  # the scaling needs a look at the columns
 }  # fmt: skip
 
 
+#: The detectors that are refitted, not trained by steps.
+REFITTED = ("gaussian", "ensemble")
 #: The options that not every detector heeds, and those that do; where none is listed, all that are trained by steps.
 HEEDED: dict[str, tuple[str, ...]] = {
-    "rounds": ("gaussian",), "channels": ("gaussian",), "whole": ("gaussian",), "size": ("mhrot",), "window": ("icl",),
+    "rounds": REFITTED, "members": ("ensemble",), "channels": ("gaussian",), "whole": ("gaussian",), "size": ("mhrot",),
+    "window": ("icl",),
     **dict.fromkeys(("transforms", "transform", "transform_layers", "transform_hidden", "transform_norm"), ("ntl",)),
     "temperature": ("ntl", "icl"), "layers": ("ntl", "deep-svdd"), **dict.fromkeys(("hidden", "out"), ("ntl", "icl", "deep-svdd")),
     **dict.fromkeys(("epochs", "patience", "batch_size", "lr", "weight_decay", "warmup", "locations"), ()),
@@ -151,7 +163,7 @@ FOR_IMAGES = ("features", "strides", "locations", "channels", "whole", "top", "s
 def _deaf(options: LoeOptions, kind: str) -> set[str]:
     """The options that this detector does not heed on this kind of data."""
     name = options.detector or ""
-    deaf = {option for option, heeding in HEEDED.items() if name not in heeding and (heeding or name == "gaussian")}
+    deaf = {option for option, heeding in HEEDED.items() if name not in heeding and (heeding or name in REFITTED)}
     if kind == "table":
         deaf |= set(FOR_IMAGES)
     elif name == "mhrot":
@@ -193,18 +205,20 @@ def _check_kind(options: LoeOptions, kind: str) -> None:
         raise UsageError("--set detector=mhrot turns and shifts images; this is a table", "use another detector")
     if name == "mhrot" and options.features == "pooled":
         raise UsageError("--set detector=mhrot learns from pixels and has no pooled features", "leave features out")
+    if name == "ensemble" and kind == "images" and options.features != "pooled":
+        raise UsageError("--set detector=ensemble gives images no map", "use gaussian, or add --set features=pooled")
     if kind == "table" and options.scaling == "location":
-        raise UsageError("--set scaling=location is for images", "use standard, robust, minmax or none")
+        raise UsageError("--set scaling=location is for images", "use standard, robust, minmax, unit or none")
     if options.features == "pooled" and options.scaling == "location":
         raise UsageError("--set scaling=location: pooled features have no places", "use standard or none")
-    if kind == "images" and options.scaling in ("robust", "minmax"):
+    if kind == "images" and options.scaling in ("robust", "minmax", "unit"):
         raise UsageError(f"--set scaling={options.scaling} is for tables", "use location, standard or none")
 
 
 def _values(options: LoeOptions, kind: str) -> dict[str, Any]:
     name = options.detector or ""
     ours = {
-        "assignment": "refine" if name == "gaussian" else "soft", "features": "spatial",
+        "assignment": "refine" if name in REFITTED else "soft", "features": "spatial",
         "weight_decay": 0.0, "transform_norm": False,
         "scaling": "location" if kind == "images" and name == "deep-svdd" and options.features != "pooled" else "standard",
         **OURS.get(name, {"lr": 1e-3}),

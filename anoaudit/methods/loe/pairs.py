@@ -13,21 +13,34 @@ from typing import Any
 from torch import Tensor, nn
 
 from anoaudit.errors import UsageError
+from anoaudit.methods.loe.alternate import Head
 from anoaudit.methods.loe.detectors import NTL, DeepSVDD, Spatial
+from anoaudit.methods.loe.ensemble import Ensemble
+from anoaudit.methods.loe.forest import IsolationForest
 from anoaudit.methods.loe.gaussian import GaussianImage, GaussianMap, GaussianVector
 from anoaudit.methods.loe.icl import ICL
 from anoaudit.methods.loe.mhrot import MHRot
+from anoaudit.methods.loe.nearest import NearestSamples
 from anoaudit.methods.loe.options import LoeOptions
 
+# In an ensemble the Gaussian is there for broken correlations; extreme columns are what the others see (our choice, by
+# development tables).
+LIMIT = 3.0
+SAMPLE, UNIT_SAMPLE = 64, 256  # rows of one of NearestSamples' samples; an embedding's neighbourhoods are finer
 
-def loss_pair(width: int, options: LoeOptions) -> nn.Module:
+
+def loss_pair(width: int, options: LoeOptions, seed: int = 0) -> nn.Module:
     """The pair for vectors of `width` features; `options` are filled in (`LoeOptions.for_data`).
+
+    `seed` draws the rows that forests and nearest samples are made of.
 
     NTL's widths are the authors' fallback rule for tables [code]: under 32 features 2D, up to 300 64/32, above 256/64.
     """
     name = options.detector or "gaussian"
     if name == "gaussian":
         return GaussianVector(width)
+    if name == "ensemble":
+        return _ensemble(width, options, seed)
     if name == "icl":
         return ICL(width, options.window, options.hidden, options.out, options.temperature or 0.01)
     if name == "deep-svdd":
@@ -43,7 +56,19 @@ def loss_pair(width: int, options: LoeOptions) -> nn.Module:
     )  # fmt: skip
 
 
-def image_pair(backbone: Any, kept: Tensor | None, options: LoeOptions) -> nn.Module:
+def _ensemble(width: int, options: LoeOptions, seed: int) -> Ensemble:
+    members: dict[str, Head] = {}
+    for member in options.members or ("gaussian", "forest", "nearest"):
+        if member == "gaussian":
+            members[member] = GaussianVector(width, None if options.scaling == "unit" else LIMIT)
+        elif member == "forest":
+            members[member] = IsolationForest(seed)
+        else:
+            members[member] = NearestSamples(width, UNIT_SAMPLE if options.scaling == "unit" else SAMPLE, seed)
+    return Ensemble(members)
+
+
+def image_pair(backbone: Any, kept: Tensor | None, options: LoeOptions, seed: int = 0) -> nn.Module:
     """The pair for a backbone's maps or pooled vectors; a map of Gaussians uses the channels `kept`."""
     grid: tuple[int, int] | None = backbone.grid
     if options.detector == "mhrot":
@@ -53,7 +78,7 @@ def image_pair(backbone: Any, kept: Tensor | None, options: LoeOptions) -> nn.Mo
         if options.whole and backbone.vector_channels:
             return GaussianImage(kept, grid, options.top, backbone.vector_channels)
         return GaussianMap(kept, grid, options.top)
-    pair = loss_pair(backbone.channels, options)
+    pair = loss_pair(backbone.channels, options, seed)
     return pair if grid is None else Spatial(pair, options.top)
 
 

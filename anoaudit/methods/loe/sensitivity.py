@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from anoaudit.methods.loe.alternate import Head
 from anoaudit.methods.loe.detectors import Spatial
-from anoaudit.methods.loe.gaussian import Head
 from anoaudit.methods.loe.options import LoeOptions
 from anoaudit.model.alpha import spearman, top_overlap
 from anoaudit.training.loop import Batches, Part
