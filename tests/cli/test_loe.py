@@ -64,7 +64,7 @@ def test_gt_learns_from_the_labels(run: Run, tmp_path: Path) -> None:
         planted = set(frame.filter(pl.col("anomaly") == 1)["key"])
         rows = json.loads(done.out)["rows"]
         ranks[column] = np.median([row["score"] for row in rows if row["id"] in planted])
-    assert ranks["anomaly"] > 1.5 * ranks["wrong"]
+    assert ranks["anomaly"] > 1.2 * ranks["wrong"]
 
 
 def test_mhrot_learns_from_pixels_and_says_how_long(run: Run, tmp_path: Path) -> None:
