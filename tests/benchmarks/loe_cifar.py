@@ -7,8 +7,8 @@ baseline without training: the mean cosine distance to the five nearest of the s
 
 Training: the 5,000 images of the class and ⌊α/(1 − α)·5000⌋ from the other nine; test: the whole test set. The quick budget is
 for a CPU: NTL with transforms 256 wide instead of 2048, the first 2,500 images of the class in batches of 256 instead of 512
-(as many steps); MHRot with a Wide ResNet 16-1 instead of 16-4, the first 600 images, 6 epochs instead of 16, tested on 1,000
-images of the class and 111 of each other one.
+(as many steps); MHRot with a Wide ResNet 16-1 instead of 16-4, the first 400 images, 5 epochs instead of 16, tested on 1,000
+images of the class and 50 of each other one.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ SIZES = {
     **{(kind, "full"): Sizes() for kind in PIXELS},
     **{(kind, "quick"): Sizes(2500, options=(("transform_hidden", 256), ("batch_size", 256))) for kind in PIXELS},
     ("mhrot", "full"): Sizes(options=(("detector", "mhrot"),)),
-    ("mhrot", "quick"): Sizes(600, 111, (("detector", "mhrot"), ("epochs", 6)), width=1),
+    ("mhrot", "quick"): Sizes(400, 50, (("detector", "mhrot"), ("epochs", 5)), width=1),
 }
 
 

@@ -120,7 +120,7 @@ TABLE: dict[str, Any] = {
     "transform": "residual", "transform_layers": 2, "layers": 4, "temperature": 0.1,
 }  # fmt: skip
 PAPER: dict[tuple[str, str, str], dict[str, Any]] = {
-    # How the authors scaled other tables is not stated; their figures look unscaled, but columns of mixed units need it: our choice.
+    # How the authors scaled other tables is not stated; their figures look unscaled, but mixed units need it: our choice.
     ("paper", "ntl", "table"): TABLE | {"scaling": "standard"},
     ("paper-thyroid", "ntl", "table"): TABLE | {"scaling": "none", "transform_hidden": 24, "hidden": 24, "out": 24},
     ("paper-arrhythmia", "ntl", "table"): TABLE | {"scaling": "none", "transform_hidden": 200, "hidden": 64, "out": 32},
