@@ -16,8 +16,9 @@ from anoaudit.methods.loe.alternate import Head
 
 BULK = 0.7  # the scores' median and this quantile standardise them: anomalies beyond keep their distance
 LEAK = 0.2  # that one member finds an item most normal must not hide what another sees
-LARGEST = 5.0  # beyond it a score grows with z, no longer with exp(z), which would overflow
-FLOOR = 0.01  # of a member's mean score: duplicated rows have distance 0, whose logarithm would be infinite
+LARGEST = 30.0  # beyond it a score grows with z, no longer with exp(z), which would overflow
+FLOOR = 0.01  # of that quantile: duplicated rows have distance 0, whose logarithm would be infinite
+SMALLEST = 0.01  # where the bulk is one value its spread is zero
 
 
 class Ensemble(nn.Module):
@@ -42,10 +43,11 @@ class Ensemble(nn.Module):
         """`alternate` fits a member and returns its scores of the training items, float32[N]."""
         for k, (name, member) in enumerate(self.members.items()):
             score_N = alternate(cast(Head, member), name).double()
-            self.floor[k] = FLOOR * score_N.mean().clamp_min(1e-12)
-            log_N = torch.log(score_N + self.floor[k].cpu())
-            median, bulk = torch.quantile(log_N[:: len(log_N) // 1_000_000 + 1], torch.tensor([0.5, BULK]).double())
-            self.center[k], self.spread[k] = median, (bulk - median).clamp_min(1e-2)
+            levels = torch.tensor([0.5, BULK], dtype=torch.float64)
+            median, bulk = torch.quantile(score_N[:: len(score_N) // 1_000_000 + 1], levels)
+            floor = FLOOR * (bulk if bulk > 0 else score_N.mean().clamp_min(1e-12))
+            self.floor[k], self.center[k] = floor, torch.log(median + floor)
+            self.spread[k] = (torch.log(bulk + floor) - torch.log(median + floor)).clamp_min(SMALLEST)
 
     def score(self, x_BD: Tensor) -> Tensor:
         """score_B."""
