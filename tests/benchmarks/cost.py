@@ -162,6 +162,7 @@ def main() -> None:
     torch.set_num_threads(1)
     every = [f"{table}/{detector}/{seed}" for seed in range(given.seeds) for detector in THEIRS for table in TABLES]
     results = Results("cost", given)
+    results.extra["summary"] = summary(results.cells)  # of what there is, should this run be stopped
     results.run([cell for cell in every if given.wants(cell)], measure, len(every))
     results.extra["summary"] = summary(results.cells)
     results.write(len(every))

@@ -51,6 +51,7 @@ def main() -> None:
     quick = [cell for cell in every if cell.split("/")[1] not in peers.DEEP]
     wanted = [cell for cell in (every if given.budget == "full" else quick) if given.wants(cell)]
     results = Results("peers", given)
+    results.extra["summary"] = summary(results.cells, halves)  # of what there is, should this run be stopped
     warnings.filterwarnings("ignore")
 
     def measure(cell: str) -> dict[str, Any]:
