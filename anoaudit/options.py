@@ -83,7 +83,13 @@ def _convert(hint: Any, text: str, field: Field[Any], owner: str) -> Any:
         if hint is bool:
             return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}[text.lower()]
         if typing.get_origin(hint) is tuple:
-            value = tuple(int(part) for part in text.split(",") if part.strip())
+            inner, parts = typing.get_args(hint)[0], [part.strip() for part in text.split(",") if part.strip()]
+            if typing.get_origin(inner) is Literal:
+                named = tuple(_convert(inner, part, field, owner) for part in parts)
+                if not named or len(set(named)) < len(named):
+                    raise bad
+                return named
+            value = tuple(int(part) for part in parts)
             if not value:
                 raise bad
         else:
@@ -114,7 +120,9 @@ def describe_type(hint: Any, field: Field[Any]) -> str:
         return "one of " + ", ".join(typing.get_args(hint))
     word = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, "a value")
     if typing.get_origin(hint) is tuple:
-        word = "whole numbers with commas"
+        inner = typing.get_args(hint)[0]
+        named = typing.get_origin(inner) is Literal
+        word = f"{', '.join(typing.get_args(inner))}, with commas" if named else "whole numbers with commas"
     low, high = field.metadata.get("range", (None, None))
     return word + (f" from {low}" if low is not None else "") + (f" to {high}" if high is not None else "")
 

@@ -69,7 +69,7 @@ def estimate_alpha(labels: npt.NDArray[np.int8], scores: Callable[[], Array], ot
     estimate = from_scores(found)
     if estimate is None:
         return _nothing(otherwise, len(found), "the scores' bulk is one value, there is no null to compare with")
-    share, low, high = (float(np.clip(value, fewest, max(fewest, min(most, MOST)))) for value in estimate)
+    share, low, high = (float(np.clip(value, min(fewest, MOST), min(most, MOST))) for value in estimate)
     if high - low >= MOST - 1e-9:
         return _nothing(otherwise, len(found), "the interval leaves everything open")
     return AlphaEstimate(share, low, high, ESTIMATOR, len(found))

@@ -14,9 +14,8 @@ from anoaudit.data.items import TableSpec
 Scaling = Literal["standard", "robust", "minmax", "unit", "none"]
 OVERFLOW = 1e300  # beyond it a double overflows in the arithmetic below: such values count as missing
 LARGEST = 1000.0  # standardised values beyond it are cut: a thousand deviations say all that more could, and squares stay finite
-ROBUST_FLOOR = (
-    4.0  # scaling=robust: the spread is at least the standard deviation over this (our choice, by development tables)
-)
+ROBUST_CUT = 0.005  # scaling=robust: the lowest and highest share of values that counts as the next ones
+ROBUST_FLOOR = 4.0  # and the spread is at least their standard deviation over this (our choice, by development tables)
 LARGEST_RAW = 1e15  # without scaling nothing is known of a value's size; squares stay finite in single precision
 
 
@@ -49,10 +48,31 @@ class TableInput(nn.Module):
         self.register_buffer("overflow", torch.tensor(OVERFLOW, dtype=torch.float64))
         for j in self.categorical:
             self.register_buffer(f"shares_{j}", _shares(rows[:, j], len(spec.columns[j].categories)))
-        self.width = len(self.numeric) + sum(self.get_buffer(f"shares_{j}").numel() for j in self.categorical)
+        if self.unit:  # one feature more: what differs in size alone is not lost
+            length = self._log_length(torch.from_numpy(rows)).numpy()[:, 0]
+            low, middle, high = np.quantile(length, [0.25, 0.5, 0.75])
+            self.register_buffer("length_center", torch.tensor(middle, dtype=torch.float64))
+            self.register_buffer("length_scale", torch.tensor((high - low) / 1.349 or 1.0, dtype=torch.float64))
+        self.width = (
+            int(self.unit) + len(self.numeric) + sum(self.get_buffer(f"shares_{j}").numel() for j in self.categorical)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """float64[B, D] → float32[B, F]."""
+        features = self._features(x)
+        if not self.unit:
+            return features.float()
+        # Of length √F, so that a feature is about 1 as with the other scalings.
+        log_length = self._log_length(x)
+        size = (log_length - self.get_buffer("length_center")) / self.get_buffer("length_scale")
+        return torch.cat([features * torch.exp(-log_length), size.clamp(-LARGEST, LARGEST)], dim=1).float()
+
+    def _log_length(self, x: Tensor) -> Tensor:
+        """[B, 1]: the logarithm of the root of the mean square over features."""
+        return 0.5 * torch.log(self._features(x).square().mean(1, keepdim=True).clamp_min(1e-60))
+
+    def _features(self, x: Tensor) -> Tensor:
+        """float64[B, F], cut at `largest`."""
         parts = []
         if self.numeric:
             raw = x.index_select(1, self.get_buffer("columns"))
@@ -65,12 +85,7 @@ class TableInput(nn.Module):
             code = torch.where(torch.isnan(x[:, j]), float(levels - 1), x[:, j])
             hot = (code[:, None] == torch.arange(levels, dtype=torch.float64, device=x.device)).double()
             parts.append((hot - shares) / torch.sqrt(shares * (levels - 1)))
-        features = torch.cat(parts, dim=1).clamp(-self.largest, self.largest)
-        if self.unit:
-            # Of length √F, so that a feature is about 1 as with the other scalings.
-            length = features.square().mean(1, keepdim=True).sqrt()
-            features = features / length.clamp_min(1e-30)
-        return features.float()
+        return torch.cat(parts, dim=1).clamp(-self.largest, self.largest)
 
 
 def is_embedding(spec: TableSpec, rows: npt.NDArray[np.float64]) -> bool:
@@ -84,7 +99,8 @@ def is_embedding(spec: TableSpec, rows: npt.NDArray[np.float64]) -> bool:
     some = rows[:: len(rows) // 2000 + 1]
     finite = np.where(np.isfinite(some), some, 0.0)
     repeated = [1 - len(np.unique(values)) / max(len(values), 1) for values in (c[c != 0] for c in finite.T)]
-    low, high = np.quantile(finite.std(0), [0.1, 0.9])
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = np.quantile(np.nan_to_num(finite.std(0), nan=np.inf), [0.1, 0.9])
     return bool(np.mean(np.array(repeated) <= 0.1) >= 0.8 and high <= 100 * low)
 
 
@@ -100,8 +116,11 @@ def _statistics(column: npt.NDArray[np.float64], scaling: Scaling) -> tuple[floa
     center, scale = float(relative.mean()), float(relative.std())
     if scaling == "robust":
         low, high = np.quantile(relative, [0.25, 0.75])
-        # A column that is nearly always one value has quartiles next to each other: it must not outweigh all others.
-        center, scale = 0.0, max(float(high - low) / 1.349, scale / ROBUST_FLOOR)
+        # A column that is nearly always one value has quartiles next to each other: it must not outweigh all others. Nor may
+        # a few wild values hide a column: they are cut before the standard deviation is taken.
+        ends = np.quantile(relative, [ROBUST_CUT, 1 - ROBUST_CUT])
+        spread = float(np.clip(relative, *ends).std()) or scale
+        center, scale = 0.0, max(float(high - low) / 1.349, spread / ROBUST_FLOOR)
     elif scaling == "minmax":
         center, scale = float(relative.min()), float(np.ptp(relative))
     elif scaling in ("none", "unit"):

@@ -67,6 +67,22 @@ def test_gt_learns_from_the_labels(run: Run, tmp_path: Path) -> None:
     assert ranks["anomaly"] > 1.2 * ranks["wrong"]
 
 
+def test_embeddings_are_told_and_a_shift_of_all_columns_is_seen(run: Run, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(20, 1, (150, 130))
+    rows[:6] += 5  # the same direction
+    pl.DataFrame(rows, schema=[f"c{j}" for j in range(130)]).write_parquet(tmp_path / "e.parquet")
+    done = run("fit", tmp_path / "e.parquet", "-o", tmp_path / "e.anoaudit", "--format", "json")
+    assert "look like an embedding" in done.err
+    assert {int(row["id"]) for row in sorted(json.loads(done.out)["rows"], key=lambda r: -r["score"])[:6]} == set(
+        range(6)
+    )
+    chosen = ["--set", "members=forest,nearest", "--set", "scaling=robust"]
+    done = run("fit", tmp_path / "e.parquet", "-o", tmp_path / "f.anoaudit", *chosen)
+    assert done.code == 0, done.err
+    manifest = json.loads((tmp_path / "f.anoaudit" / "manifest.json").read_text())
+    assert manifest["training"]["members"] == ["forest", "nearest"]
+
+
 def test_mhrot_learns_from_pixels_and_says_how_long(run: Run, tmp_path: Path) -> None:
     make_images(tmp_path / "tiles", 24, 2)
     options = ["--set", "detector=mhrot", "--set", "size=16", "--set", "epochs=1", "--backbone", "test_resnet"]
@@ -84,7 +100,8 @@ def test_mhrot_learns_from_pixels_and_says_how_long(run: Run, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [(["detector=autoencoder"], "there is no such loss pair"), (["detector=mhrot"], "this is a table"),
-     (["detector=no_such_module:Pair"], "No module named"), (["recipe=paper", "detector=gaussian"], "no configuration")],
+     (["detector=no_such_module:Pair"], "No module named"), (["recipe=paper", "detector=gaussian"], "no configuration"),
+     (["members=forest,tree"], "gaussian, forest, nearest"), (["members=forest,forest"], "gaussian, forest, nearest")],
 )  # fmt: skip
 def test_wrong_choices_are_one_line(run: Run, tmp_path: Path, arguments: list[str], said: str) -> None:
     make_table(60, 3).write_parquet(tmp_path / "t.parquet")

@@ -37,7 +37,8 @@ def reference(train: list[float], value: float, scaling: str) -> float:
         center, scale = mean, math.sqrt(sum((v - mean) ** 2 for v in finite) / n)
     elif scaling == "robust":
         low, high = np.quantile(finite, [0.25, 0.75])
-        center, scale = median, max((high - low) / 1.349, math.sqrt(sum((v - mean) ** 2 for v in finite) / n) / 4)
+        cut = np.clip(finite, *np.quantile(finite, [0.005, 0.995]))
+        center, scale = median, max((high - low) / 1.349, cut.std() / 4)
     elif scaling == "minmax":
         center, scale = finite[0], finite[-1] - finite[0]
     else:
@@ -99,14 +100,23 @@ def test_robust_does_not_blow_up_where_most_values_are_equal():
     assert out[0] == pytest.approx(4 / 0.3)
 
 
+def test_one_wild_value_does_not_hide_a_robust_column():
+    train = [*RNG.normal(size=499).tolist(), 1e6]
+    assert column(train, [8.0], "robust")[0] > 6
+    rare = [0.0] * 997 + [1.0] * 3  # nothing is left of it once the ends are cut
+    assert column(rare, [1.0], "robust")[0] == pytest.approx(4 / np.std(rare))
+
+
 def test_unit_rows_have_one_length_and_keep_their_direction():
     spec = TableSpec((NUMERIC, NUMERIC, NUMERIC))
     train = RNG.normal(size=(20, 3))
     rows = np.array([[3.0, 4.0, 0.0], [-3e9, 0.0, 4e9], [0.0, 0.0, 0.0], [1.0, math.nan, math.inf]])
     out = run(spec, train, rows, "unit")
-    assert out[0] == pytest.approx(np.array([0.6, 0.8, 0.0]) * math.sqrt(3))
-    assert out[1] == pytest.approx(np.array([-0.6, 0.0, 0.8]) * math.sqrt(3))
-    assert (out[2] == 0).all()
+    assert out.shape == (4, 4)  # the fourth is the length
+    assert out[0, :3] == pytest.approx(np.array([0.6, 0.8, 0.0]) * math.sqrt(3))
+    assert out[1, :3] == pytest.approx(np.array([-0.6, 0.0, 0.8]) * math.sqrt(3))
+    assert (out[2, :3] == 0).all()
+    assert out[2, 3] < out[3, 3] < out[0, 3] < out[1, 3]
     assert np.isfinite(out).all()
 
 

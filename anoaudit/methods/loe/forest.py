@@ -16,6 +16,7 @@ from anoaudit.methods.loe.alternate import Head
 from anoaudit.training.loop import Batches
 
 TREES, SAMPLE, DEPTH = 100, 256, 8  # as published: trees, rows a tree grows on, log₂ of these
+TRIES = 10
 
 Floats = npt.NDArray[np.float64]
 
@@ -93,12 +94,8 @@ def _grow(
         key = tree * nodes + node
         order = np.argsort(key, kind="stable")
         owner, starts = np.unique(key[order], return_index=True)
-        low, high = np.minimum.reduceat(x[order], starts), np.maximum.reduceat(x[order], starts)
         counts = np.diff(np.append(starts, len(order)))
-        lot = np.where(high > low, rng.random(low.shape), -1.0)
-        chosen = lot.argmax(1)
-        at = np.arange(len(owner))
-        low, high = low[at, chosen], high[at, chosen]
+        chosen, low, high = _draw(x, order, starts, counts, rng)
         t, n = owner // nodes, owner % nodes
         split = (high > low) & (level < limit) & np.isnan(stopped[t, n])
         cut = (low + rng.random(len(owner)) * (high.astype(np.float64) - low)).astype(np.float32)
@@ -115,3 +112,39 @@ def _grow(
     np.add.at(counts, (tree, node), 1)
     path = np.where(np.isnan(stopped), DEPTH + mean_path(counts.ravel()).reshape(counts.shape), stopped)
     return feature, threshold, path
+
+
+def _draw(
+    x: npt.NDArray[np.float32],
+    order: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    rng: np.random.Generator,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """A random column that varies within each node, and its ends there; equal ends where none varies.
+
+    Columns are drawn until one varies, so that a table of thousands of columns is not gone through; what has had no luck in
+    TRIES draws is.
+    """
+    chosen = np.zeros(len(starts), dtype=np.int64)
+    low, high = np.zeros(len(starts), dtype=np.float32), np.zeros(len(starts), dtype=np.float32)
+    ends = starts + counts
+    pending = np.flatnonzero(counts > 1)
+    for _ in range(TRIES):
+        if len(pending) == 0:
+            return chosen, low, high
+        column = rng.integers(0, x.shape[1], len(pending))
+        size = counts[pending]
+        first = np.concatenate([[0], np.cumsum(size)[:-1]])
+        rows = order[np.repeat(starts[pending] - first, size) + np.arange(size.sum())]
+        values = x[rows, np.repeat(column, size)]
+        chosen[pending] = column
+        low[pending], high[pending] = np.minimum.reduceat(values, first), np.maximum.reduceat(values, first)
+        pending = pending[high[pending] <= low[pending]]
+    for k in pending:
+        part = x[order[starts[k] : ends[k]]]
+        varying = np.flatnonzero(part.max(0) > part.min(0))
+        if len(varying):
+            chosen[k] = rng.choice(varying)
+            low[k], high[k] = part[:, chosen[k]].min(), part[:, chosen[k]].max()
+    return chosen, low, high

@@ -139,7 +139,7 @@ class GaussianMap(Head):
 
 
 class GaussianImage(GaussianMap):
-    """A Gaussian at every place, and one of the whole image's vector, standardised; both are fitted to the items not left out.
+    """A Gaussian at every place, and one of the whole image's standardised vector; both are fitted to the items not left out.
 
     Score: √(places · whole), the geometric mean of the map's score and the vector's distance: their scales cancel, no weight has
     to be chosen, and what is far out in one of the two is far out (our choice). The map is the places'.
@@ -159,7 +159,8 @@ class GaussianImage(GaussianMap):
         super().m_step(data, weights_N, device)
         vectors: Tensor = data.vectors  # type: ignore[attr-defined]
         self.shift.copy_(vectors.mean(0))
-        self.scale.copy_(vectors.std(0) + SMALL)
+        std = vectors.std(0)
+        self.scale.copy_(std.clamp_min(SMALL + 1e-3 * std.square().mean().sqrt()))  # a dead channel must not shout
         labels = np.zeros(len(vectors), dtype=np.int8)
         self.whole.m_step(RowBatches(self._standard(vectors.to(device)), labels), weights_N, device)
 

@@ -26,7 +26,7 @@ from anoaudit.methods.loe.pairs import image_pair, loss_pair
 from anoaudit.methods.loe.sensitivity import sensitivity
 from anoaudit.training.export import export
 from anoaudit.training.features import ImageBatches, LocationScaler, RowBatches, bounded, extract
-from anoaudit.training.items import TrainingItems
+from anoaudit.training.items import MIN_HELD_OUT, TrainingItems
 from anoaudit.training.loop import Batches, Part, Schedule
 from anoaudit.training.trainer import Trainer
 
@@ -104,6 +104,10 @@ def fit(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Modul
             f"--alpha-sensitivity: assignment={options.assignment} does not heed α",
             "leave it out, or use assignment=soft",
         )
+    if options.assignment == "gt" and (items.labels[~items.kept_out] == 1).all():
+        raise UsageError(
+            "--set assignment=gt: too few normal items for a first fit without a part of them", "label more"
+        )
     if options.assignment != "gt" and (items.labels == 1).any():
         trainer.reporter.note("loe trains without labels; to train on them use --set assignment=gt")
     if isinstance(items.spec, TableSpec):
@@ -116,7 +120,13 @@ def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> n
 
     assert isinstance(items.spec, TableSpec)
     rows = items.values()
-    scaling = options.scaling or ("unit" if is_embedding(items.spec, rows) else "robust")
+    scaling = options.scaling
+    if scaling is None:
+        scaling = "unit" if is_embedding(items.spec, rows) else "robust"
+        if scaling == "unit":
+            trainer.reporter.note(
+                "the columns look like an embedding: rows are compared by direction (--set scaling=unit)"
+            )
     assert scaling != "location"
     members = options.members or (("gaussian", "nearest") if scaling == "unit" else ("gaussian", "forest", "nearest"))
     options = replace(options, scaling=scaling, members=members if options.detector == "ensemble" else None)
@@ -168,7 +178,7 @@ def _fit_both(
 ) -> nn.Module:
     """The first fit, whose scores of the kept-out items make the null, then the final one on all items."""
     kept_out = torch.from_numpy(items.kept_out)
-    few = kept_out.float().mean() > 1 / FOLDS
+    few = bool(kept_out.any()) and len(data) < FOLDS * MIN_HELD_OUT  # a fifth of them is too few for p-values
     if few and isinstance(data, ImageBatches) and options.detector == "gaussian":
         _cross_fit(make, data, options, trainer)
     elif kept_out.any():

@@ -26,7 +26,7 @@ from anoaudit.methods.loe.options import LoeOptions
 # In an ensemble the Gaussian is there for broken correlations; extreme columns are what the others see (our choice, by
 # development tables).
 LIMIT = 3.0
-SAMPLE, UNIT_SAMPLE = 64, 256  # rows of one of NearestSamples' samples; an embedding's neighbourhoods are finer
+SAMPLE = 64  # rows of one of NearestSamples' samples
 
 
 def loss_pair(width: int, options: LoeOptions, seed: int = 0) -> nn.Module:
@@ -64,7 +64,7 @@ def _ensemble(width: int, options: LoeOptions, seed: int) -> Ensemble:
         elif member == "forest":
             members[member] = IsolationForest(seed)
         else:
-            members[member] = NearestSamples(width, UNIT_SAMPLE if options.scaling == "unit" else SAMPLE, seed)
+            members[member] = NearestSamples(width, SAMPLE, seed)
     return Ensemble(members)
 
 
