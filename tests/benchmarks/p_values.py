@@ -4,7 +4,9 @@ usage: python tests/benchmarks/p_values.py [--only thyroid,gauss] [--seeds 1] [-
 quick: the simulations and the development tables; full: the confirming tables too. Real tables lie beside the checkout.
 
 Cells: conformal/SOURCE (are they uniform?), clean/FAMILY/ROWS (simulated clean tables: share of sets with any flag),
-table/NAME (a real table as it is, with its anomalies removed, and scored by a model of its other half).
+table/NAME (a real table as it is, with its anomalies removed, and scored by a model of its other half), all with
+detector=gaussian; default/FAMILY/ROWS is clean/… with the default detector, fewer sets. What the default flags on real tables
+is on the audit board (audit_board.py).
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ LEVELS = (0.01, 0.05, 0.1, 0.5)
 FAMILIES = ("gauss", "correlated", "t5", "log-normal", "two clusters")
 SIZES = (50, 100, 300, 1000, 3000)
 REPEATS = {50: 30, 100: 20, 300: 20, 1000: 10, 3000: 6}
+DEFAULT_REPEATS = {50: 10, 100: 10, 300: 10, 1000: 4}
 
 Array = npt.NDArray[np.float64]
 
@@ -51,7 +54,8 @@ def simulate(family: str, rows: int, rng: np.random.Generator, columns: int = 8)
 def fit(
     frame: pl.DataFrame, seed: int, new: pl.DataFrame | None = None, **more: Any
 ) -> tuple[Array, Array, Array | None]:
-    """(audit scores, the null's out-of-sample scores, p-values and scores of `new` or None), default options."""
+    """(audit scores, the null's out-of-sample scores, p-values and scores of `new` or None)."""
+    more = {"options": ["detector=gaussian"], **more}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         frame.write_parquet(folder / "data.parquet")
@@ -90,13 +94,13 @@ def audit_flags(null: Any, scores: Array, reference: Array) -> npt.NDArray[np.bo
     return benjamini_hochberg(own if (own <= 0.001).sum() <= (other <= 0.001).sum() else other, FDR)
 
 
-def clean(family: str, rows: int, seed: int) -> dict[str, Any]:
+def clean(family: str, rows: int, seed: int, repeats: int, **more: Any) -> dict[str, Any]:
     """Simulated clean tables: any flag at all, and the share flagged, in an audit and on as many new rows."""
     found: dict[str, list[tuple[bool, float, bool, float]]] = {name: [] for name in CANDIDATES}
-    for repeat in range(REPEATS[rows]):
+    for repeat in range(repeats):
         rng = np.random.default_rng([seed, repeat, rows])
         both = pl.DataFrame(simulate(family, 2 * rows, rng), schema=[f"x{i}" for i in range(8)])
-        scores, reference, new = fit(both[:rows], seed, both[rows:])
+        scores, reference, new = fit(both[:rows], seed, both[rows:], **more)
         assert new is not None
         for name, null in CANDIDATES.items():
             audit, unseen = audit_flags(null, scores, reference), benjamini_hochberg(null(reference, new[:, 0]), FDR)
@@ -149,7 +153,11 @@ def measure(cell: str) -> dict[str, Any]:
     kind, *rest, seed = cell.split("/")
     if kind == "conformal":
         return conformal(rest[0], int(seed))
-    return clean(rest[0], int(rest[1]), int(seed)) if kind == "clean" else real(rest[0], int(seed))
+    if kind == "default":
+        return clean(rest[0], int(rest[1]), int(seed), DEFAULT_REPEATS[int(rest[1])], options=[])
+    return (
+        clean(rest[0], int(rest[1]), int(seed), REPEATS[int(rest[1])]) if kind == "clean" else real(rest[0], int(seed))
+    )
 
 
 def tables(half: str) -> list[str]:
@@ -168,7 +176,10 @@ def show(results: Results, wanted: list[str]) -> None:
         for source, cells in by_source.items()
     ]
     print_table(head, rows)
-    for key, title in (("audit", "audit"), ("new", "new rows")):
+    for kind, key, title in (
+        ("clean", "audit", "audit"), ("clean", "new", "new rows"),
+        ("default", "audit", "audit by the default detector"), ("default", "new", "new rows, default detector"),
+    ):  # fmt: skip
         print(
             f"\nsimulated clean tables, {title}: share of sets with any flag / share of rows flagged, mean over families\n"
         )
@@ -176,7 +187,7 @@ def show(results: Results, wanted: list[str]) -> None:
         for name in CANDIDATES:
             row = [name]
             for size in SIZES:
-                cells = [results.cells[c][name] for c in wanted if c.startswith("clean/") and f"/{size}/" in c]
+                cells = [results.cells[c][name] for c in wanted if c.startswith(f"{kind}/") and f"/{size}/" in c]
                 row.append(
                     f"{np.mean([c[f'{key}_any'] for c in cells]):.2f} / {np.mean([c[f'{key}_share'] for c in cells]):.4f}"
                     if cells else "–"
@@ -228,6 +239,7 @@ def main() -> None:
     given = settings("what p-values are worth", seeds=1)
     cells = [f"conformal/{s}/{seed}" for s in (*FAMILIES, *TABLES_OF_NORMALS) for seed in range(10)]
     cells += [f"clean/{f}/{n}/{seed}" for f in FAMILIES for n in SIZES for seed in range(given.seeds)]
+    cells += [f"default/{f}/{n}/{seed}" for f in FAMILIES for n in DEFAULT_REPEATS for seed in range(given.seeds)]
     full = cells + [f"table/{t}/{seed}" for h in ("dev", "confirm") for t in tables(h) for seed in range(given.seeds)]
     cells = (
         full
