@@ -17,7 +17,7 @@ from anoaudit.errors import AuditError
 ort.disable_telemetry_events()  # the Windows build has some
 ort.set_default_logger_severity(4)  # what it logs outside of a session would come between the results
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-BATCH = {"table": 4096, "images": 32}
+BATCH = {"table": 1024, "images": 32}
 
 
 class Session:
