@@ -2,7 +2,7 @@
 
 usage: python tests/benchmarks/attacks.py [--only manifests,links] [--seeds 1] [--budget quick|full] [--fresh]. Needs no data.
 Every case is judged in a worker process, so that a crash or a hang counts and does not end the script. What failed is kept
-in /tmp/anoaudit-attacks.
+in `anoaudit-attacks` in the folder for temporary files.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from anoaudit.model.artefact import load_model
 from anoaudit.model.card import render_card
 from anoaudit.reports.writers import write
 
-KEPT = Path("/tmp/anoaudit-attacks")
+KEPT = Path(tempfile.gettempdir()) / "anoaudit-attacks"
 SLOW, LARGE, LINE = 5.0, 500.0, 500  # of a model: seconds, MiB, characters
 MANIFESTS, PICTURES = {"quick": 1_000, "full": 10_000}, {"quick": 500, "full": 2_000}
 

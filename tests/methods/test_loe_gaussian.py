@@ -195,3 +195,13 @@ def test_winsorised_features_end_at_the_limit(planted):
     wanted.m_step(Held(x.clamp(-1.5, 1.5)), torch.ones(200), CPU)
     assert torch.equal(head.gaussian.whiten, wanted.gaussian.whiten)
     assert torch.equal(head.score(x), wanted.score(x.clamp(-1.5, 1.5)))
+
+
+def test_a_channel_that_was_dead_in_training_does_not_outshout_the_others(pictures):
+    _, vectors, held = pictures
+    held.vectors[:, 5] = 0.0
+    head = GaussianImage(torch.arange(3), (4, 5), 0.05, 24)
+    alternate(head, held, Assignment("refine", 0.1, warmup=0), 10, CPU, Reporter())
+    woken = vectors[20:21].clone()
+    woken[0, 5] = 0.01
+    assert float(head.whole_distance(woken)) < 20 * float(head.whole_distance(vectors[20:21]))

@@ -18,6 +18,7 @@ from anoaudit.training.loop import Batches
 BATCH = 32  # of images
 ROW_BATCH = 8192
 SMALL = 1e-6  # keeps a constant feature from a division by zero
+DEAD = 1e-2  # of the root mean square spread: a feature that hardly moved in training counts as if it had moved so much
 RIDGE = 1e-2  # of the mean variance, added to every channel
 PRIOR_PER_CHANNEL = (
     4.0  # items' weight of the pooled covariance, a channel: few items must not overfit their own places
@@ -160,7 +161,7 @@ class GaussianImage(GaussianMap):
         vectors: Tensor = data.vectors  # type: ignore[attr-defined]
         self.shift.copy_(vectors.mean(0))
         std = vectors.std(0)
-        self.scale.copy_(std.clamp_min(SMALL + 1e-3 * std.square().mean().sqrt()))  # a dead channel must not shout
+        self.scale.copy_(std.clamp_min(SMALL + DEAD * std.square().mean().sqrt()))  # a dead channel must not shout
         labels = np.zeros(len(vectors), dtype=np.int8)
         self.whole.m_step(RowBatches(self._standard(vectors.to(device)), labels), weights_N, device)
 

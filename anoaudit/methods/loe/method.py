@@ -220,8 +220,16 @@ def _fit_one(
     pair = detector.pair
     if isinstance(pair, Ensemble):
         pair.to(trainer.device)
-        pair.fit(lambda member, name: _alternate(member, data, options, trainer, f"fitting {name}"))
-        trainer.facts["members"] = list(pair.members)
+        rounds: dict[str, int] = {}  # a member each, lest the last one's stand for all
+
+        def fit_member(member: Head, name: str) -> Tensor:
+            score_N = _alternate(member, data, options, trainer, f"fitting {name}")
+            rounds[name] = trainer.facts.pop("rounds")
+            del trainer.facts["mean_scores"]
+            return score_N
+
+        pair.fit(fit_member)
+        trainer.facts |= {"members": list(pair.members), "rounds": rounds}
     elif isinstance(pair, Head):
         _alternate(pair, data, options, trainer, "fitting")
     else:
