@@ -111,3 +111,15 @@ def test_wrong_choices_are_one_line(run: Run, tmp_path: Path, arguments: list[st
     assert said in done.err
     assert "Traceback" not in done.err
     assert not (tmp_path / "m.anoaudit").exists()
+
+
+def test_gt_without_normals_outside_the_kept_out_part_is_refused(run: Run, tmp_path: Path) -> None:
+    labels = np.ones(60, dtype=int)
+    labels[:2] = 0  # both are kept out of the first fit by this seed
+    rows = pl.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), schema=["a", "b", "c"])
+    rows.with_columns(known=pl.Series(labels)).write_parquet(tmp_path / "t.parquet")
+    done = run(
+        "fit", tmp_path / "t.parquet", "-o", tmp_path / "m.anoaudit", "--labels", "known", "--set", "assignment=gt"
+    )
+    assert (done.code, "too few normal items" in done.err) == (2, True)
+    assert not (tmp_path / "m.anoaudit").exists()
