@@ -8,12 +8,33 @@ import math
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 from anoaudit.errors import UsageError
 
 T = TypeVar("T")
+
+
+def option(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
+    """A field of a method's options, with its help and range."""
+    metadata: dict[str, Any] = {"help": help}
+    if low is not None or high is not None:
+        metadata["range"] = (low, high)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """How a method sees images; its options say so in a property `images`.
+
+    `spatial`: a frozen backbone's maps of these strides; `pooled`: its vectors, one an image (the method may `unfreeze` it);
+    `pixels`: squares of `size` pixels a side, for a network of the method's own.
+    """
+
+    kind: Literal["spatial", "pooled", "pixels"]
+    strides: tuple[int, ...] = ()
+    size: int | None = None
 
 
 def parse_value(text: str) -> Any:

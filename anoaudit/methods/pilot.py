@@ -60,7 +60,7 @@ def _image_scores(items: TrainingItems, trainer: Trainer) -> npt.NDArray[np.floa
     if isinstance(grid, tuple):
         kept = torch.from_numpy(np.sort(np.random.default_rng(trainer.seed).permutation(width)[:CHANNELS]))
         head = GaussianMap(torch.arange(len(kept)), grid, TOP)
-        items = bounded(items, len(kept) * grid[0] * grid[1], trainer.seed, trainer.reporter)
+        items = bounded(items, 2 * len(kept) * grid[0] * grid[1], trainer.seed, trainer.reporter)
     data = extract(
         items, backbone, LocationScaler(width, grid if isinstance(grid, tuple) else None, per_location=False), None,
         channels=kept, device=trainer.device, seed=trainer.seed, folder=trainer.checkpoints.folder, reporter=trainer.reporter,

@@ -22,6 +22,7 @@ class Method:
     summary: str
     options: type[Any]
     module: str
+    known_normals: bool = True  # a label 0 means a known normal; else it means unlabelled
 
     def load(self) -> Callable[..., Any]:
         """The method's `fit`. Imports torch."""

@@ -46,6 +46,7 @@ class TimmBackbone(nn.Module):
     ):
         super().__init__()
         self.net = net.eval().requires_grad_(False)
+        self.frozen = True
         self.height, self.width = height, width
         self.register_buffer("mean", torch.tensor(mean)[:, None, None] * 255.0)
         self.register_buffer("std", torch.tensor(std)[:, None, None] * 255.0)
@@ -62,8 +63,13 @@ class TimmBackbone(nn.Module):
 
     def train(self, mode: bool = True) -> TimmBackbone:
         """A frozen backbone stays in eval semantics, whatever trains around it."""
-        super().train(False)
+        super().train(mode and not self.frozen)
         return self
+
+    def unfreeze(self) -> None:
+        """From now on it is trained with what is around it, and its batch normalisation follows the batches."""
+        self.frozen = False
+        self.net.requires_grad_(True)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of a batch of images."""

@@ -17,22 +17,23 @@ OPPONENT = ((0.299, 0.587, 0.114), (0.5, -0.5, 0.0), (0.25, 0.25, -0.5))  # lumi
 
 
 class FilterBank(nn.Module):
-    """uint8[B, H, W, 3] → float32[B, C, H/4, W/4]."""
+    """uint8[B, H, W, 3] → float32[B, C, H/4, W/4]; or, `pooled`, [B, 3C]: mean, spread and maximum of each over the places."""
 
-    def __init__(self, size: int = 128, stride: int = 4) -> None:
+    def __init__(self, size: int = 128, stride: int = 4, pooled: bool = False) -> None:
         super().__init__()
         self.height = self.width = size
         self.stride = stride
-        self.grid = (size // stride, size // stride)
+        self.pooled = pooled
+        self.grid = None if pooled else (size // stride, size // stride)
         self.vector_channels = 0  # it knows textures, not what is in an image
         self.register_buffer("colour", torch.tensor(OPPONENT)[:, :, None, None])
         for i, sigma in enumerate(SIGMAS):
             self.register_buffer(f"bank_{i}", _bank(sigma))
         # Per scale: 3 smoothed colours, 4 orientations of luminance (both signs), blobs of 3 colours (both signs).
-        self.channels = len(SIGMAS) * (3 + 2 * 4 + 2 * 3)
+        self.channels = len(SIGMAS) * (3 + 2 * 4 + 2 * 3) * (3 if pooled else 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features on a grid of a quarter of the image's resolution."""
+        """Features on a grid of a quarter of the image's resolution, or of the whole image."""
         x = F.conv2d(images.permute(0, 3, 1, 2).float() / 255.0, self.get_buffer("colour"))
         maps = []
         for i, sigma in enumerate(SIGMAS):
@@ -46,7 +47,8 @@ class FilterBank(nn.Module):
             maps.append(torch.cat([smooth, torch.relu(signed), torch.relu(-signed)], dim=1))
         grid = F.avg_pool2d(torch.cat(maps, dim=1), self.stride)
         # Neighbouring places see each other: parts never lie to the pixel where the last one lay.
-        return F.avg_pool2d(grid, 3, stride=1, padding=1, count_include_pad=False)
+        near = F.avg_pool2d(grid, 3, stride=1, padding=1, count_include_pad=False)
+        return torch.cat([near.mean((2, 3)), near.std((2, 3)), near.amax((2, 3))], dim=1) if self.pooled else near
 
 
 def _bank(sigma: float) -> Tensor:

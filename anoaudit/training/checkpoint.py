@@ -20,7 +20,7 @@ from anoaudit.errors import AuditError, UsageError
 
 SECONDS_BETWEEN = 10.0
 STATE, LOCK = "state.json", "lock"
-OURS = (LOCK, "state.*", "*.safetensors*", "features.f16", "scores.parquet*", ".scores.parquet*")
+OURS = (LOCK, "state.*", "*.safetensors*", "features.f16", "pixels.u8", "scores.parquet*", ".scores.parquet*")
 
 
 class Checkpoints:
@@ -149,7 +149,12 @@ def discard(folder: Path) -> None:
 
 def discard_if_fresh(folder: Path) -> None:
     """Remove the folder unless it holds a checkpoint to go on from, or anything that is not ours."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK, "features.f16", "scores.parquet"}:
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {
+        LOCK,
+        "features.f16",
+        "pixels.u8",
+        "scores.parquet",
+    }:
         discard(folder)
 
 

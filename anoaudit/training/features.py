@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from anoaudit.errors import AuditError
 from anoaudit.progress import Reporter
-from anoaudit.training.items import TrainingItems
+from anoaudit.training.items import TrainingItems, some_of
 
 CACHE_BYTES = 2 << 30  # on disk; beyond it fewer locations of each image are kept
 MEMORY_BYTES = 256 << 20  # below it the cache stays in memory
@@ -100,7 +101,7 @@ class ImageBatches:
         std = scaler.std.expand_as(mean)
         # [C] of pooled features, [hw, C] of maps.
         self._mean, self._std = (t[channels] if t.dim() == 1 else t[channels].flatten(1).T for t in (mean, std))
-        self._labels = torch.from_numpy(np.ascontiguousarray(labels))
+        self.labels = torch.from_numpy(np.ascontiguousarray(labels))
 
     def __len__(self) -> int:
         return len(self._features)
@@ -113,7 +114,7 @@ class ImageBatches:
         else:
             places = torch.from_numpy(self._places[indices.numpy()]).long().to(device)
             x = (x - self._mean[places]) / self._std[places]
-        return x, self._labels[indices].to(device)
+        return x, self.labels[indices].to(device)
 
 
 def extract(
@@ -143,7 +144,7 @@ def extract(
     if locations is not None:
         kept = max(min(kept, CACHE_BYTES // (2 * len(channels) * len(items))), min(MIN_LOCATIONS, kept))
     shape = (len(items), kept, len(channels)) if isinstance(grid, tuple) else (len(items), len(channels))
-    cache = _allocate(shape, folder)
+    cache: npt.NDArray[np.float16] = allocate(shape, np.float16, folder / "features.f16")
     places = np.empty((len(items), kept), dtype=np.int32) if isinstance(grid, tuple) else None
     rng = np.random.default_rng(seed)
     total = squares = torch.zeros(1, dtype=torch.float64)
@@ -178,18 +179,13 @@ def extract(
     )
 
 
-def bounded(items: TrainingItems, numbers: int, seed: int, reporter: Reporter) -> TrainingItems:
-    """So many of the items, chosen at random, that the cache holds them at `numbers` half-precision numbers each."""
-    most = CACHE_BYTES // (2 * numbers)
+def bounded(items: TrainingItems, size: int, seed: int, reporter: Reporter) -> TrainingItems:
+    """So many of the items, chosen at random, that the cache holds them at `size` bytes each."""
+    most = CACHE_BYTES // size
     if len(items) <= most:
         return items
-    chosen = np.random.default_rng(seed).choice(np.flatnonzero(items.mask), most, replace=False)
-    mask = np.zeros_like(items.mask)
-    mask[chosen] = True
-    reporter.note(
-        f"training on {most} of {len(items)} images: their features fill the cache of {CACHE_BYTES >> 30} GiB"
-    )
-    return replace(items, mask=mask)
+    reporter.note(f"training on {most} of {len(items)} images: they fill the cache of {CACHE_BYTES >> 30} GiB")
+    return replace(items, mask=some_of(items.mask, items.split.labels, most, np.random.default_rng(seed)))
 
 
 def _features(backbone: nn.Module, images: Tensor, device: torch.device, vectors: bool) -> tuple[Tensor, ...]:
@@ -210,12 +206,13 @@ def _features(backbone: nn.Module, images: Tensor, device: torch.device, vectors
         return tuple(torch.cat(pair) for pair in zip(*halves, strict=True))
 
 
-def _allocate(shape: tuple[int, ...], folder: Path) -> npt.NDArray[np.float16]:
-    if 2 * int(np.prod(shape)) <= MEMORY_BYTES:
-        return np.empty(shape, dtype=np.float16)
+def allocate(shape: tuple[int, ...], dtype: type[Any], file: Path) -> npt.NDArray[Any]:
+    """An array in memory where it is small, else mapped from the file."""
+    if np.dtype(dtype).itemsize * int(np.prod(shape)) <= MEMORY_BYTES:
+        return np.empty(shape, dtype=dtype)
     try:
-        return np.memmap(folder / "features.f16", dtype=np.float16, mode="w+", shape=shape)
+        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
     except OSError as error:
         raise AuditError(
-            f"{folder} cannot hold the feature cache: {error.strerror or error}", "free some space"
+            f"{file.parent} cannot hold the cache of the images: {error.strerror or error}", "free some space"
         ) from error

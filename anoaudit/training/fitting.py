@@ -14,12 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from anoaudit.data.items import Dataset, ImageSpec, InputSpec
+from anoaudit.data.items import UNLABELLED, Dataset, ImageSpec, InputSpec
 from anoaudit.data.tables import TableFiles
 from anoaudit.errors import AuditError, UsageError
 from anoaudit.model.alpha import estimate_alpha, estimate_line
 from anoaudit.model.calibration import MIN_ROWS, Calibration, conformal, fit_null
 from anoaudit.model.session import BATCH, Session
+from anoaudit.options import ImageInput
 from anoaudit.progress import Reporter
 from anoaudit.training.checkpoint import Checkpoints
 from anoaudit.training.device import choose_device, seed_everything
@@ -197,25 +198,21 @@ def _backbone(
     from anoaudit.nets.filter_bank import FilterBank
     from anoaudit.nets.pixels import make_pixels
 
-    spatial = settings.options.features == "spatial"
+    wanted: ImageInput = settings.options.images
     asked = BackboneOptions(settings.backbone, settings.weights, settings.backbone_arguments)
-    if settings.options.pixels is not None:
-        return *make_pixels(settings.options.pixels, asked), []
+    if wanted.size is not None:
+        return *make_pixels(wanted.size, asked), []
     if not asked.from_scratch:
-        made = make_backbone(asked, list(settings.options.strides) if spatial else None)
+        made = make_backbone(asked, list(wanted.strides) if wanted.kind == "spatial" else None)
         if made is not None:
             return made[0], made[1], []
         warning = "no pretrained weights at hand (no network, empty cache): using the from-scratch recipe, as --backbone none does"
         reporter.note(warning)
-    if not spatial:
-        raise UsageError(
-            "--set features=pooled needs a pretrained backbone", "give --backbone and --weights, or features=spatial"
-        )
     if settings.weights or settings.backbone_arguments:
         raise UsageError(
             "--backbone none takes neither --weights nor --backbone-arg", "leave them out, or name a backbone"
         )
-    bank = FilterBank()
+    bank = FilterBank(pooled=wanted.kind == "pooled")
     facts = {"name": "none", "recipe": "filter-bank", "size": [bank.height, bank.width], "channels": bank.channels}
     return bank, facts, [] if asked.from_scratch else [warning]
 
@@ -230,6 +227,8 @@ def _split(
         if too_many(len(unreadable), len(readable)):
             raise AuditError(line, "repair or remove them, or allow more with --max-unreadable")
         reporter.note(line)
+    if not settings.method.known_normals:
+        labels = np.where(labels == 0, UNLABELLED, labels).astype(np.int8)
     return split_items(readable, labels, dataset.kind, settings.seed, settings.only_normal)
 
 

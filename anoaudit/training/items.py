@@ -31,8 +31,9 @@ def split_items(
 ) -> Split:
     """Keep 20 % of the items out (50 to 5,000, never more than a third), train on the others.
 
-    With enough known normals (labels 0) the kept-out items are drawn from them alone: then p-values are exact. With
-    `only_normal` training sees known normals only. Raises AuditError under 20 items, UsageError without normals.
+    With enough known normals (labels 0) the kept-out items are drawn from them alone: then p-values are exact. Else known
+    anomalies (labels 1) stay out of them, for they have no place in a null. With `only_normal` training sees known normals
+    only. Raises AuditError under 20 items, UsageError without normals.
     """
     rng = np.random.default_rng(seed)
     n = int(readable.sum())
@@ -45,19 +46,28 @@ def split_items(
             f"label at least {MIN_ITEMS} normals with --labels",
         )
     clean = only_normal or int(normal.sum()) >= 3 * MIN_HELD_OUT
-    pool = np.flatnonzero(normal if clean else readable)
+    others = readable & (labels != 1)
+    pool = np.flatnonzero(normal if clean else others if others.sum() >= MIN_ITEMS else readable)
     # With fitted nulls the kept-out items come back for the final fit, so that half of a small set may be kept out.
     most = len(pool) // 3 if clean else len(pool) // 2
     size = min(max(round(HELD_OUT_SHARE * len(pool)), MIN_HELD_OUT), MAX_HELD_OUT, most)
     held_out = np.zeros(len(readable), dtype=bool)
     held_out[rng.choice(pool, size, replace=False)] = True
     train = (normal if only_normal else readable) & ~held_out
-    cap = MAX_TRAINING[kind]
-    if train.sum() > cap:
-        kept = rng.choice(np.flatnonzero(train), cap, replace=False)
-        train = np.zeros_like(train)
-        train[kept] = True
-    return Split(train, held_out, labels, clean)
+    return Split(some_of(train, labels, MAX_TRAINING[kind], rng), held_out, labels, clean)
+
+
+def some_of(
+    mask: npt.NDArray[np.bool_], labels: npt.NDArray[np.int8], most: int, rng: np.random.Generator
+) -> npt.NDArray[np.bool_]:
+    """At most so many of the marked items, at random; known anomalies, which are few, stay where there is room for them."""
+    if mask.sum() <= most:
+        return mask
+    order = rng.permutation(np.flatnonzero(mask))
+    first = order[np.argsort(labels[order] != 1, kind="stable")]
+    kept = np.zeros_like(mask)
+    kept[first[:most]] = True
+    return kept
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,11 @@ from anoaudit.training.device import epoch_generator, seed_noise
 
 class Batches(Protocol):
     """Training items by index, already on the device: `x` float32[B, …] and labels int8[B] (-1 unknown)."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int8[N], -1 unknown."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -44,20 +49,29 @@ class Part:
         return self._data.batch(self._rows[indices], device)
 
     @property
+    def labels(self) -> Tensor:
+        """See Batches."""
+        return self._data.labels[self._rows]
+
+    @property
     def vectors(self) -> Tensor | None:
         """Those of these items, where the data has vectors of whole images."""
         found: Tensor | None = getattr(self._data, "vectors", None)
         return None if found is None else found[self._rows]
 
 
-Objective = Callable[[Tensor, Tensor, int], Tensor]  # (x, labels, epoch) → scalar loss
+#: (x, labels, epoch) → scalar loss; None where a batch has nothing to learn from: then no step is taken.
+Objective = Callable[[Tensor, Tensor, int], Tensor | None]
+#: (random generator of the epoch, batch size) → indices of each batch of the epoch, for methods that compose their batches.
+Sampler = Callable[[torch.Generator, int], Iterable[Tensor]]
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How to optimise. `warmup` epochs come before the best (lowest training loss) epoch is looked for.
 
-    With `patience` training ends after so many epochs without a better one.
+    With `patience` training ends after so many epochs without a better one. With `final_lr` the step falls to it along half a
+    cosine, epoch by epoch. `sgd` has Nesterov's momentum, 0.9.
     """
 
     epochs: int
@@ -67,6 +81,14 @@ class Schedule:
     warmup: int = 0
     keep_best: bool = True
     patience: int | None = None
+    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
+    final_lr: float | None = None
+
+    def lr_at(self, epoch: int) -> float:
+        """The step in this epoch, from 0."""
+        if self.final_lr is None:
+            return self.lr
+        return self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
 
 
 @dataclass
@@ -91,16 +113,18 @@ def train(
     reporter: Reporter,
     memory: deque[float] | None = None,
     stage: str = "train",
+    sampler: Sampler | None = None,
 ) -> History:
-    """Minimise the objective with Adam; bf16 autocast on a GPU. Leaves the best epoch's weights in `module`.
+    """Minimise the objective; bf16 autocast on a GPU. Leaves the best epoch's weights in `module`.
 
-    `memory` is what the objective carries from batch to batch; it is kept with the checkpoints, like the weights.
+    Without a `sampler` an epoch is a random order of all items, cut into batches. `memory` is what the objective carries from
+    batch to batch; it is kept with the checkpoints, like the weights.
     Raises AuditError when the loss stops being finite.
     """
     module.to(device).train()
     parameters = [p for p in module.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in parameters]
-    optimizer = torch.optim.Adam(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
+    optimizer = _optimizer(parameters, schedule)
     history = History(batch_size=min(schedule.batch_size, len(data)))
     memory = deque() if memory is None else memory
     best = _copied(module.state_dict())
@@ -120,8 +144,10 @@ def train(
         epoch = start
         while epoch < schedule.epochs and not _exhausted(history, epoch, schedule.patience):
             saved = _copied((module.state_dict(), optimizer.state_dict())), list(memory)
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.lr_at(epoch)
             try:
-                loss = _epoch(module, objective, data, optimizer, history.batch_size, device, seed, epoch)
+                loss = _epoch(module, objective, data, optimizer, history.batch_size, device, seed, epoch, sampler)
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -159,6 +185,15 @@ def train(
     return history
 
 
+def _optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
+    lr, decay = schedule.lr, schedule.weight_decay
+    if schedule.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=lr, weight_decay=decay)
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, weight_decay=decay, momentum=0.9, nesterov=True)
+    return torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
+
+
 def _copied(state: Any) -> Any:
     """The same nested state with tensors of its own: a tenth of deepcopy's time, which shows where epochs are short."""
     if isinstance(state, Tensor):
@@ -188,18 +223,22 @@ def _epoch(
     device: torch.device,
     seed: int,
     epoch: int,
+    sampler: Sampler | None,
 ) -> float:
     """One pass; the mean loss over items. A last batch of one item is left out: contrasts need two."""
     seed_noise((seed * 1_000_003 + epoch) % (2**63 - 1), device)
-    order = torch.randperm(len(data), generator=epoch_generator(seed, epoch))
+    generator = epoch_generator(seed, epoch)
     total, count = 0.0, 0
     module.train()
-    for indices in torch.split(order, batch_size):
+    whole = torch.split(torch.randperm(len(data), generator=generator), batch_size) if sampler is None else ()
+    for indices in whole if sampler is None else sampler(generator, batch_size):
         if len(indices) < SMALLEST_BATCH <= len(data):
             continue
         x, labels = data.batch(indices, device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
             loss = objective(x, labels, epoch)
+        if loss is None:
+            continue
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

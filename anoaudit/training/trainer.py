@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,10 @@ from anoaudit.model.session import BATCH
 from anoaudit.progress import Reporter
 from anoaudit.training.checkpoint import Checkpoints
 from anoaudit.training.items import TrainingItems
-from anoaudit.training.loop import Batches, History, Objective, Schedule, train
+from anoaudit.training.loop import Batches, History, Objective, Part, Sampler, Schedule, train
 
 Array = npt.NDArray[np.float64]
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass
@@ -45,13 +47,24 @@ class Trainer:
         schedule: Schedule,
         memory: deque[float] | None = None,
         stage: str = "train",
+        sampler: Sampler | None = None,
     ) -> None:
         """Train, and keep the history for the self-check. `memory` is what the objective carries from batch to batch."""
         self.history = train(
             module, objective, data, schedule,
             device=self.device, seed=self.seed, checkpoints=self.checkpoints, reporter=self.reporter,
-            memory=memory, stage=stage,
+            memory=memory, stage=stage, sampler=sampler,
         )  # fmt: skip
+
+    def fit_twice(self, fit_one: Callable[[Batches, str], M], data: Batches, items: TrainingItems) -> M:
+        """A first fit without the kept-out items, if there are any, whose scores of them make the null; then the one on all.
+
+        `fit_one(data, stage)` gives a detector of items as they enter the model.
+        """
+        kept_out = torch.from_numpy(items.kept_out)
+        if kept_out.any():
+            self.calibrate(fit_one(Part(data, torch.nonzero(~kept_out)[:, 0]), "calibration"), items)
+        return fit_one(data, "train")
 
     @torch.no_grad()
     def calibrate(self, first: nn.Module, items: TrainingItems) -> None:

@@ -68,3 +68,12 @@ def test_it_is_the_same_every_time_and_alone_in_a_batch():
     assert torch.equal(first(images), second(images))
     assert torch.allclose(first(images)[1:2], second(images[1:2]), atol=1e-6)
     assert not list(first.parameters())
+
+
+def test_pooled_is_mean_spread_and_maximum_of_the_map():
+    images = torch.randint(0, 255, (2, 32, 32, 3), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    bank, plain = FilterBank(32, pooled=True), FilterBank(32)
+    maps = plain(images).flatten(2)
+    assert bank.grid is None
+    assert bank(images).shape == (2, bank.channels) == (2, 153)
+    assert torch.equal(bank(images), torch.cat([maps.mean(2), maps.std(2), maps.amax(2)], dim=1))

@@ -9,7 +9,7 @@ from tiny_items import Memory, items_of
 from anoaudit.data.items import TableSpec
 from anoaudit.errors import AuditError, UsageError
 from anoaudit.training import items as room
-from anoaudit.training.items import Split, TrainingItems, split_items, survey
+from anoaudit.training.items import Split, TrainingItems, some_of, split_items, survey
 
 
 def split(n, normals=0, only_normal=False, unreadable=0, seed=0, kind="table"):
@@ -82,6 +82,28 @@ def test_training_is_capped(monkeypatch):
     monkeypatch.setitem(room.MAX_TRAINING, "table", 100)
     found = split(1000)
     assert (found.train.sum(), found.held_out.sum()) == (100, 200)
+
+
+def test_known_anomalies_are_never_kept_out_of_a_null():
+    labels = np.full(200, -1, dtype=np.int8)
+    labels[::4] = 1
+    found = split_items(np.ones(200, dtype=bool), labels, "table", 0, False)
+    assert found.held_out.sum() == 50
+    assert (labels[found.held_out] == -1).all()
+    assert (found.train & (labels == 1)).sum() == 50
+    labels[:] = 1  # of anomalies alone: then of those
+    assert split_items(np.ones(200, dtype=bool), labels, "table", 0, False).held_out.sum() == 50
+
+
+def test_known_anomalies_are_trained_on_where_training_is_capped(monkeypatch):
+    monkeypatch.setitem(room.MAX_TRAINING, "table", 100)
+    labels = np.full(1000, -1, dtype=np.int8)
+    labels[500:520] = 1
+    found = split_items(np.ones(1000, dtype=bool), labels, "table", 0, False)
+    assert found.train.sum() == 100
+    assert found.train[500:520].all()
+    mask = np.arange(9) > 1
+    assert some_of(mask, np.ones(9, dtype=np.int8), 3, np.random.default_rng(0)).sum() == 3
 
 
 def test_items_stream_in_order_and_changes_are_noticed():

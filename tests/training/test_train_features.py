@@ -154,10 +154,10 @@ def test_the_cache_is_bounded_by_fewer_places(tmp_path, monkeypatch):
 def test_the_cache_is_bounded_by_fewer_images(monkeypatch):
     monkeypatch.setattr(room, "CACHE_BYTES", 2 * 2 * 16 * 9)
     notes, items = Notes(), items_of(IMAGES)
-    fewer = room.bounded(items, 2 * 16, 0, notes)
+    fewer = room.bounded(items, 2 * 2 * 16, 0, notes)
     assert (len(fewer), len(fewer.labels), len(fewer.kept_out)) == (9, 9, 9)
     assert notes.lines[0].startswith("training on 9 of 23 images")
-    assert room.bounded(items, 2, 0, notes) is items
+    assert room.bounded(items, 4, 0, notes) is items
 
 
 def test_a_large_cache_lies_on_disk(tmp_path, monkeypatch):
@@ -167,7 +167,7 @@ def test_a_large_cache_lies_on_disk(tmp_path, monkeypatch):
     data = run(Spatial(), scaler_for(Spatial()), 16, tmp_path)
     assert (tmp_path / "features.f16").stat().st_size == 2 * 23 * 16 * 4
     assert torch.equal(all_of(data), wanted)
-    with pytest.raises(AuditError, match="feature cache"):
+    with pytest.raises(AuditError, match="cache of the images"):
         run(Spatial(), scaler_for(Spatial()), 16, tmp_path / "nowhere")
 
 

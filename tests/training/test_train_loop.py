@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,7 +28,19 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 2))
 
 
-def run(module, objective, folder, *, resume=False, schedule=SCHEDULE, data=X, memory=None, notes=None, settings=None):
+def run(
+    module,
+    objective,
+    folder,
+    *,
+    resume=False,
+    schedule=SCHEDULE,
+    data=X,
+    memory=None,
+    notes=None,
+    settings=None,
+    sampler=None,
+):
     checkpoints = Checkpoints(folder, settings or {"a": 1}, resume)
     return train(
         module,
@@ -39,6 +52,7 @@ def run(module, objective, folder, *, resume=False, schedule=SCHEDULE, data=X, m
         checkpoints=checkpoints,
         reporter=notes or Notes(),
         memory=memory,
+        sampler=sampler,
     )
 
 
@@ -104,10 +118,47 @@ def test_the_best_epoch_after_the_warm_up_is_kept(tmp_path):
     assert module.weight.item() == after[4][0]  # what epoch 5 started from
 
 
+def test_batches_of_the_methods_own(tmp_path):
+    """The sampler gets the epoch's generator and the batch size; where the objective says None, no step is taken."""
+    module, seen = nn.Linear(3, 1), []
+
+    def sampler(generator, batch_size):
+        return [torch.randint(41, (batch_size,), generator=generator) for _ in range(3)]
+
+    def objective(x, labels, epoch):
+        seen.append(x)
+        return None if epoch else module(x).square().mean()
+
+    after = []
+    schedule = Schedule(2, 5, 1e-2, keep_best=False)
+    run(
+        module,
+        lambda *a: (after.append(module.weight.tolist()), objective(*a))[1],
+        tmp_path / "a",
+        schedule=schedule,
+        sampler=sampler,
+    )
+    first = list(seen)
+    assert [len(x) for x in seen] == [5] * 6
+    assert not torch.equal(seen[0], seen[3])
+    assert after[3] == after[4] == after[5] == module.weight.tolist() != after[2]
+    seen.clear()
+    run(module, objective, tmp_path / "b", schedule=schedule, sampler=sampler)
+    assert all(torch.equal(a, b) for a, b in zip(first, seen, strict=True))
+
+
+def test_the_step_falls_along_half_a_cosine():
+    schedule = Schedule(4, 8, 1e-1, final_lr=1e-3)
+    assert [schedule.lr_at(e) for e in (0, 2)] == pytest.approx([1e-1, (1e-1 + 1e-3) / 2])
+    assert Schedule(4, 8, 1e-1).lr_at(3) == 1e-1
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
 @pytest.mark.parametrize("stop", [1, 3, 5])
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path, always_due, stop):
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path, always_due, stop, optimizer):
+    schedule = replace(SCHEDULE, optimizer=optimizer, final_lr=1e-4)
     whole, broken = network(), network()
-    history = run(whole, squares(whole), tmp_path / "whole")
+    history = run(whole, squares(whole), tmp_path / "whole", schedule=schedule)
 
     def failing(x, labels, epoch):
         if epoch == stop and not failing.calls:
@@ -117,9 +168,9 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, always_due, stop):
 
     failing.calls = 2
     with pytest.raises(KeyboardInterrupt):
-        run(broken, failing, tmp_path / "part")
+        run(broken, failing, tmp_path / "part", schedule=schedule)
     again, notes = network(), Notes()
-    resumed = run(again, squares(again), tmp_path / "part", resume=True, notes=notes)
+    resumed = run(again, squares(again), tmp_path / "part", resume=True, notes=notes, schedule=schedule)
     assert notes.lines == [f"resuming after epoch {stop}"]
     assert same(whole, again)
     assert resumed == history

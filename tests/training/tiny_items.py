@@ -24,12 +24,13 @@ class Rows:
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
+        self.labels = torch.full((len(x),), -1, dtype=torch.int8)
 
     def __len__(self) -> int:
         return len(self.x)
 
     def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        return self.x[indices], torch.full((len(indices),), -1, dtype=torch.int8)
+        return self.x[indices], self.labels[indices]
 
 
 class Notes(Reporter):

@@ -99,7 +99,7 @@ class GaussianVector(Head):
 
 class _Clamped:
     def __init__(self, data: Batches, limit: float) -> None:
-        self._data, self._limit = data, limit
+        self._data, self._limit, self.labels = data, limit, data.labels
 
     def __len__(self) -> int:
         return len(self._data)

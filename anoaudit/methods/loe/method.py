@@ -24,6 +24,7 @@ from anoaudit.methods.loe.mhrot import MHRot
 from anoaudit.methods.loe.options import REFITTED, LoeOptions
 from anoaudit.methods.loe.pairs import image_pair, loss_pair
 from anoaudit.methods.loe.sensitivity import sensitivity
+from anoaudit.training.detectors import Detector, PooledDetector, SpatialDetector, TableDetector
 from anoaudit.training.export import export
 from anoaudit.training.features import ImageBatches, LocationScaler, RowBatches, bounded, extract
 from anoaudit.training.items import MIN_HELD_OUT, TrainingItems
@@ -38,52 +39,14 @@ FOLDS = 5
 START_ITEMS, START_MAPS = 2048, 64  # Deep SVDD's centre comes from so many items
 
 
-class TableDetector(nn.Module):
-    """float64[B, D] → score float32[B]."""
-
-    def __init__(self, inlet: nn.Module, pair: nn.Module) -> None:
-        super().__init__()
-        self.inlet, self.pair = inlet, pair
-
-    def forward(self, items: Tensor) -> Tensor:
-        """See DESIGN, contract 1."""
-        score: Tensor = self.pair.score(self.inlet(items))  # type: ignore[operator]
-        return score
-
-
-class PooledDetector(nn.Module):
-    """uint8[B, H, W, 3] → score float32[B]."""
-
-    def __init__(self, backbone: nn.Module, scaler: nn.Module, pair: nn.Module) -> None:
-        super().__init__()
-        self.backbone, self.scaler, self.pair = backbone, scaler, pair
-
-    def forward(self, items: Tensor) -> Tensor:
-        """See DESIGN, contract 1."""
-        score: Tensor = self.pair.score(self.scaler(self.backbone(items)))  # type: ignore[operator]
-        return score
-
-
-class SpatialDetector(PooledDetector):
-    """uint8[B, H, W, 3] → score float32[B], map float32[B, h, w]."""
-
-    def forward(self, items: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """See DESIGN, contract 1."""
-        result: tuple[Tensor, Tensor] = self.pair.score_and_map(self.scaler(self.backbone(items)))  # type: ignore[operator]
-        return result
-
-
 class WholeDetector(SpatialDetector):
     """uint8[B, H, W, 3] → score float32[B], map float32[B, h, w], from the places and the whole image."""
 
     def forward(self, items: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """See DESIGN, contract 1."""
         maps, vector = self.backbone.maps_and_vector(items)  # type: ignore[operator]
-        result: tuple[Tensor, Tensor] = self.pair.score_and_map_of(self.scaler(maps), vector)  # type: ignore[operator]
+        result: tuple[Tensor, Tensor] = self.head.score_and_map_of(self.scaler(maps), vector)  # type: ignore[operator]
         return result
-
-
-Detector = TableDetector | PooledDetector
 
 
 def fit(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Module:
@@ -164,7 +127,7 @@ def _fit_images(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> 
     every = name == "mhrot" or kept is not None  # place of the maps
     if every:
         held = backbone.channels if kept is None else len(kept)
-        items = bounded(items, held * grid[0] * grid[1], trainer.seed, trainer.reporter)
+        items = bounded(items, 2 * held * grid[0] * grid[1], trainer.seed, trainer.reporter)
     data = extract(
         items, backbone, scaler, None if every else options.locations, channels=kept,
         device=trainer.device, seed=trainer.seed, folder=trainer.checkpoints.folder, reporter=trainer.reporter,
@@ -181,14 +144,13 @@ def _fit_both(
     few = bool(kept_out.any()) and len(data) < FOLDS * MIN_HELD_OUT  # a fifth of them is too few for p-values
     if few and isinstance(data, ImageBatches) and options.detector == "gaussian":
         _cross_fit(make, data, options, trainer)
-    elif kept_out.any():
-        first = _fit_one(make, Part(data, torch.nonzero(~kept_out)[:, 0]), options, trainer, "calibration")
-        trainer.calibrate(first, items)
-    detector = _fit_one(make, data, options, trainer, "train")
+        detector = _fit_one(make, data, options, trainer, "train")
+    else:
+        detector = trainer.fit_twice(lambda part, stage: _fit_one(make, part, options, trainer, stage), data, items)
     if trainer.sensitivity and trainer.contamination > 0:  # an estimate may be 0
 
         def short(options: LoeOptions, trainer: Trainer, stage: str) -> nn.Module:
-            return _fit_one(make, data, options, trainer, stage).pair
+            return _fit_one(make, data, options, trainer, stage).head
 
         maps = items.dataset.kind == "images"
         trainer.facts["alpha_sensitivity"] = sensitivity(short, data, options, trainer, maps)
@@ -205,7 +167,7 @@ def _cross_fit(make: Callable[[], Detector], data: Batches, options: LoeOptions,
     scores_N = torch.empty(len(data))
     for k in range(FOLDS):
         rest, own = torch.nonzero(fold_N != k)[:, 0], torch.nonzero(fold_N == k)[:, 0]
-        head = _fit_one(make, Part(data, rest), options, trainer, "calibration").pair
+        head = _fit_one(make, Part(data, rest), options, trainer, "calibration").head
         assert isinstance(head, Head)
         scores_N[own] = head.scores(Part(data, own), trainer.device)
     trainer.held_out_scores = scores_N.double().numpy()
@@ -217,7 +179,7 @@ def _fit_one(
 ) -> Detector:
     torch.manual_seed(trainer.seed)
     detector = make()
-    pair = detector.pair
+    pair = detector.head
     if isinstance(pair, Ensemble):
         pair.to(trainer.device)
         rounds: dict[str, int] = {}  # a member each, lest the last one's stand for all

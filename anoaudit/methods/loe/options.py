@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from anoaudit.errors import UsageError
-
-
-def option(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
-    """A dataclass field with its help and range."""
-    metadata: dict[str, Any] = {"help": help}
-    if low is not None or high is not None:
-        metadata["range"] = (low, high)
-    return field(default=default, metadata=metadata)
+from anoaudit.options import ImageInput, option
 
 
 @dataclass(frozen=True)
@@ -97,9 +90,11 @@ class LoeOptions:
     out: int | None = option(None, "width of the embedding; auto by the number of features", 1, 8192)
 
     @property
-    def pixels(self) -> int | None:
-        """The side of the images, for a detector that is trained from their pixels and needs no frozen backbone."""
-        return (self.size or 32) if self.detector == "mhrot" else None
+    def images(self) -> ImageInput:
+        """How images are seen."""
+        if self.detector == "mhrot":
+            return ImageInput("pixels", size=self.size or 32)
+        return ImageInput("pooled") if self.features == "pooled" else ImageInput("spatial", self.strides)
 
     def for_data(self, kind: str) -> LoeOptions:
         """With everything filled in that the recipe decides for this kind of data (`table` or `images`).
