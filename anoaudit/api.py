@@ -126,7 +126,8 @@ def fit(
     with locked(part):
         try:
             fitted = fit_detector(dataset, settings, part, resume, limit.exceeded, reporter)
-            table = _audit(path.name, dataset, settings, fitted, part / SCORES, rule, truth is not None, reporter)
+            given = [name for name, spec in (("label", labels), ("truth", truth)) if spec is not None]
+            table = _audit(path.name, dataset, settings, fitted, part / SCORES, rule, given, reporter)
             _write(path, dataset, settings, fitted, table)
         except BaseException:
             discard_if_fresh(part)  # before the first checkpoint there is nothing worth resuming
@@ -179,7 +180,8 @@ def score(
         raise UsageError(f"{path} is what is being read; it would be overwritten", "choose another file")
     with reporter.phase("scoring", None if dataset.kind == "table" else len(dataset)) as task:
         table = score_dataset(
-            dataset, session, loaded.manifest.input, path, lambda _: loaded.calibration, rule, truth is not None,
+            dataset, session, loaded.manifest.input, path, lambda _: loaded.calibration, rule,
+            () if truth is None else ("truth",),
             loaded.identity(), loaded.manifest.warnings, task.update,
         )  # fmt: skip
     return _result(table, clauses, limit, _sources(dataset, truth))
@@ -253,7 +255,14 @@ def _joined(table: ScoreTable, truth: str) -> ScoreTable:
 
 
 def _audit(
-    name: str, dataset: Dataset, settings: Any, fitted: Any, out: Path, rule: Any, truth: bool, reporter: Reporter
+    name: str,
+    dataset: Dataset,
+    settings: Any,
+    fitted: Any,
+    out: Path,
+    rule: Any,
+    given: Sequence[str],
+    reporter: Reporter,
 ) -> ScoreTable:
     """Rank all of the data with the one final model."""
     from anoaudit.model.alpha import alpha_facts
@@ -274,7 +283,7 @@ def _audit(
     identity = {"name": name, "method": settings.method.name, "hash": hashlib.sha256(fitted.graph).hexdigest()}
     with reporter.phase("scoring", len(dataset)) as task:
         return score_dataset(
-            dataset, session, fitted.spec, out, calibrate, rule, truth, identity, fitted.warnings, task.update,
+            dataset, session, fitted.spec, out, calibrate, rule, given, identity, fitted.warnings, task.update,
             alpha_facts(fitted.training),
         )  # fmt: skip
 

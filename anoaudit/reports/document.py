@@ -1,4 +1,4 @@
-"""The JSON document: schema_version, summary, metrics, timeline and rows. It is strict JSON: no NaN and no infinity."""
+"""The JSON document: schema_version, summary, metrics, known_anomalies, timeline and rows; strict: no NaN, no infinity."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import polars.selectors as cs
 
+from anoaudit.reports.known import known_anomalies
 from anoaudit.reports.metrics import metrics
 from anoaudit.reports.timeline import timeline
 from anoaudit.scoring.table import SCHEMA_VERSION, ScoreTable, schema
@@ -27,11 +28,12 @@ def document(table: ScoreTable, rows: int | None = None) -> dict[str, Any]:
 
 def head(table: ScoreTable) -> dict[str, Any]:
     """The document without its rows."""
-    found = timeline(table)
+    found, known = timeline(table), known_anomalies(table)
     return {
         "schema_version": SCHEMA_VERSION,
         "summary": finite(table.summary.to_json()),
         "metrics": metrics(table),
+        "known_anomalies": None if known is None else known.to_json(),
         "timeline": None if found is None else asdict(found),
     }
 
@@ -70,6 +72,6 @@ def _objects(table: ScoreTable, frame: pl.DataFrame) -> Iterator[dict[str, Any]]
 
 
 def _clean(table: ScoreTable, frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.select(list(schema(table.has_truth, table.has_time))).with_columns(
+    return frame.select(list(schema(table.optional))).with_columns(
         pl.when(cs.float().is_finite()).then(cs.float()).name.keep()
     )

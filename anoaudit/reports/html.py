@@ -26,6 +26,7 @@ from anoaudit.reports.aggregates import Spread, groups, spread, unreadable
 from anoaudit.reports.files import replacing
 from anoaudit.reports.gallery import Card, Gallery, cards
 from anoaudit.reports.heatmap import COLOURS
+from anoaudit.reports.known import known_anomalies
 from anoaudit.reports.metrics import metrics
 from anoaudit.reports.timeline import timeline
 from anoaudit.scoring.table import ScoreTable
@@ -33,7 +34,7 @@ from anoaudit.scoring.table import ScoreTable
 if TYPE_CHECKING:
     import polars as pl
 
-LISTED, GROUPS, STRIPS, UNREADABLE = 500, 50, 20, 200  # rows of the list, and of the other tables
+LISTED, GROUPS, STRIPS, KNOWN, UNREADABLE = 500, 50, 20, 50, 200  # rows of the list, and of the other tables
 BINS, STRIP_PARTS = 40, 240
 
 
@@ -85,6 +86,7 @@ def render(
         **_scores(scores, summary.threshold),
         **_gallery(table, gallery, scores),
         **_time(table),
+        **_known(table),
         **_unreadable(table),
     }
     context |= _groups(table, context["figures"])
@@ -97,7 +99,7 @@ def _sections(context: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "summary", "Summary"
     for anchor, title, key in (
         ("truth", "Truth", "truth"), ("scores", "Scores", "chart"), ("worst", "Most anomalous", "cards"),
-        ("time", "Time", "time"), ("groups", "Groups", "groups"),
+        ("time", "Time", "time"), ("known", "Known anomalies", "known"), ("groups", "Groups", "groups"),
     ):  # fmt: skip
         if context[key]:
             yield anchor, title
@@ -235,6 +237,24 @@ def _time(table: ScoreTable) -> dict[str, Any]:
         "intervals_left": found.more,
         "interval_heading": words.interval_heading(found, table.summary.flagged),
     }
+
+
+def _known(table: ScoreTable) -> dict[str, Any]:
+    found = known_anomalies(table, KNOWN)
+    if found is None:
+        return {"known": None}
+    score = words.numbers(found.rows["score"])
+    rows = [
+        (
+            words.printable(row["id"]),
+            f"{row['rank']:,}" if row["rank"] else words.MISSING,
+            score(row["score"]),
+            words.printable(row["why"] or ""),
+        )
+        for row in found.rows.iter_rows(named=True)
+    ]
+    heading = words.known_heading(found, table.summary.flagged)
+    return {"known": {"heading": heading, "rows": rows, "left": found.below - len(rows)}}
 
 
 def _groups(table: ScoreTable, figures: dict[str, Any] | None) -> dict[str, Any]:

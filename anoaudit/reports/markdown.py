@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from anoaudit.reports import words
 from anoaudit.reports.aggregates import groups, spread, unreadable
+from anoaudit.reports.known import known_anomalies
 from anoaudit.reports.metrics import metrics
 from anoaudit.reports.timeline import timeline
 from anoaudit.scoring.table import ScoreTable
@@ -29,6 +30,7 @@ def markdown(table: ScoreTable, top: int = 20) -> str:
     blocks += _ranking(table, max(0, top))
     blocks += _histogram(table)
     blocks += _intervals(table)
+    blocks += _known(table)
     blocks += _groups(table)
     blocks += _unreadable(table)
     blocks += _metrics(table)
@@ -126,6 +128,20 @@ def _intervals(table: ScoreTable) -> list[str]:
     head = ("from", "to", "peak", "at", "frames", "in")
     listed = words.interval_heading(found, table.summary.flagged).capitalize()
     return ["### Worst intervals", f"{listed}.", _table(head, rows, (2, 4))]
+
+
+def _known(table: ScoreTable) -> list[str]:
+    found = known_anomalies(table)
+    if found is None:
+        return []
+    blocks = ["### Known anomalies", f"{words.known_heading(found, table.summary.flagged).capitalize()}."]
+    score = words.numbers(found.rows["score"])
+    rows = [
+        (f"{row['rank'] or words.MISSING}", score(row["score"]), _code(row["id"]), _text(row["why"] or ""))
+        for row in found.rows.iter_rows(named=True)
+    ]
+    table_of = [_table(("rank", "score", "id", "why"), rows, (0, 1))] if rows else []
+    return [*blocks, *table_of, *_more(found.below - len(rows))]
 
 
 def _groups(table: ScoreTable) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
@@ -37,8 +37,11 @@ _FAULTS: dict[str, pl.Expr] = {
     "an unreadable item has a score": (pl.col("status") == UNREADABLE) & pl.col("score").is_not_null(),
     "an item is neither flagged nor not": pl.col("flagged").is_null(),
 }
-_TRUTH_FAULTS = {"a truth is neither 0, 1 nor unknown": (pl.col("truth") != 0) & (pl.col("truth") != 1)}
-_TIME_FAULTS = {"a time is not a number": ~pl.col("time").is_finite()}
+_OPTIONAL_FAULTS: dict[str, dict[str, pl.Expr]] = {
+    "truth": {"a truth is neither 0, 1 nor unknown": (pl.col("truth") != 0) & (pl.col("truth") != 1)},
+    "label": {"a label is neither 0, 1 nor unknown": (pl.col("label") != 0) & (pl.col("label") != 1)},
+    "time": {"a time is not a number": ~pl.col("time").is_finite()},
+}
 
 
 @dataclass
@@ -99,10 +102,10 @@ def _read_parquet(path: Path) -> ScoreTable:
     table = ScoreTable.open(path)
     try:
         types = table.lazy().collect_schema()
-        if any(types[name] != dtype for name, dtype in schema(table.has_truth, table.has_time).items()):
+        if any(types[name] != dtype for name, dtype in schema(table.optional).items()):
             # Another tool has written it again, with its own types for the same values.
             return _convert(path, table.batches, table.summary)
-        summary = _settled(table.summary, _tally(table.lazy(), table.has_truth, table.has_time, path))
+        summary = _settled(table.summary, _tally(table.lazy(), table.optional, path))
     except (pl.exceptions.PolarsError, pa.ArrowException) as error:
         raise _damaged(path, error) from error
     return replace(table, summary=summary)
@@ -210,7 +213,7 @@ def _csv_frames(path: Path) -> Iterator[pl.DataFrame]:
 
 def _loose(names: Sequence[str]) -> dict[str, Any]:
     """The columns with whole numbers as floats: tools that know no missing integer write 3.0 for 3."""
-    wanted = schema("truth" in names, "time" in names)
+    wanted = schema(names)
     return {name: pl.Float64 if dtype.is_integer() else dtype for name, dtype in wanted.items()}
 
 
@@ -222,8 +225,8 @@ def _convert(path: Path, frames: Callable[[], Iterator[pl.DataFrame]], summary: 
     try:
         for frame in frames():
             if writer is None:
-                writer = ScoreTableWriter(target, "truth" in frame.columns, "time" in frame.columns)
-            total.add(_tally(frame.lazy(), writer.truth, writer.time, path))
+                writer = ScoreTableWriter(target, frame.columns)
+            total.add(_tally(frame.lazy(), writer.optional, path))
             writer.write(frame)
     except BaseException as error:
         if writer is not None:
@@ -232,13 +235,13 @@ def _convert(path: Path, frames: Callable[[], Iterator[pl.DataFrame]], summary: 
             raise _damaged(path, error) from error
         raise
     if writer is None:
-        writer = ScoreTableWriter(target, truth=False)
+        writer = ScoreTableWriter(target)
     return writer.close(_settled(summary, total))
 
 
-def _tally(rows: pl.LazyFrame, truth: bool, time: bool, path: Path) -> _Tally:
+def _tally(rows: pl.LazyFrame, optional: Iterable[str], path: Path) -> _Tally:
     """Count the rows and refuse what no score table may hold."""
-    faults = {**_FAULTS, **(_TRUTH_FAULTS if truth else {}), **(_TIME_FAULTS if time else {})}
+    faults = _FAULTS | {words: fault for name in optional for words, fault in _OPTIONAL_FAULTS[name].items()}
     found = rows.select(
         *(expr.any().alias(words) for words, expr in faults.items()),
         pl.len().alias("rows"),

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from anoaudit.reports import words
 from anoaudit.reports.aggregates import Spread, groups, spread, unreadable
+from anoaudit.reports.known import known_anomalies
 from anoaudit.reports.look import Column, Look, make_console, share_out
 from anoaudit.reports.metrics import metrics
 from anoaudit.reports.timeline import Strip, timeline
@@ -34,6 +35,7 @@ def render(table: ScoreTable, console: Console, top: int = 20) -> None:
         _ranking(table, scores, look, max(0, top))
         _histogram(table, scores, look)
         _over_time(table, scores, look)
+    _known(table, look)
     _groups(table, figures, look)
     _unreadable(table, look)
     if figures:
@@ -150,6 +152,28 @@ def _cells(table: ScoreTable, scores: Spread, strip: Strip, look: Look) -> list[
             marked = table.summary.flagged and bar is not None and value >= bar
             found.append((look.height(scores.above_median(value)), _FLAGGED if marked else _OTHER))
     return found
+
+
+def _known(table: ScoreTable, look: Look) -> None:
+    found = known_anomalies(table)
+    if found is None:
+        return
+    look.title("Known anomalies", words.known_heading(found, table.summary.flagged))
+    rows = found.rows.to_dicts()
+    if not rows:
+        return
+    score = words.numbers(row["score"] for row in rows)
+    columns = [
+        Column("rank", [f"{row['rank']:,}" if row["rank"] else words.MISSING for row in rows], right=True),
+        Column("score", [score(row["score"]) for row in rows], right=True),
+    ]
+    ids, whys = [row["id"] for row in rows], [row["why"] or "" for row in rows]
+    room = look.width - 2 - sum(look.needs(column) + 2 for column in columns) - 2
+    for_id, for_why = share_out(room, [look.needs(Column("id", ids)), look.needs(Column("why", whys))])
+    columns.append(Column("id", [look.middle(item, for_id) for item in ids]))
+    columns.append(Column("why", [look.end(why, for_why) for why in whys], ["dim"] * len(rows)))
+    look.columns(columns)
+    _more(found.below - len(rows), "more", look)
 
 
 def _groups(table: ScoreTable, figures: dict[str, Any] | None, look: Look) -> None:

@@ -10,7 +10,7 @@ import polars as pl
 
 from anoaudit.errors import UsageError
 from anoaudit.reports.files import replacing
-from anoaudit.scoring.table import TRUTH, ScoreTable, ScoreTableWriter
+from anoaudit.scoring.table import OPTIONAL, ScoreTable, ScoreTableWriter
 
 
 def with_truth(table: ScoreTable, truth: Mapping[str, int | None], out: Path) -> ScoreTable:
@@ -24,13 +24,13 @@ def with_truth(table: ScoreTable, truth: Mapping[str, int | None], out: Path) ->
             f"the truth holds {wrong!r}", "use 1 for an anomaly, 0 for a normal item, and nothing for unknown"
         )
     with replacing(out) as part:
-        writer = ScoreTableWriter(part, truth=True, time=table.has_time)
+        writer = ScoreTableWriter(part, {*table.optional, "truth"})
         try:
             matched = 0
             for frame in table.batches():
                 ids = frame["id"].to_list()
                 matched += sum(item in truth for item in ids)
-                column = pl.Series("truth", [truth.get(item) for item in ids], dtype=TRUTH["truth"])
+                column = pl.Series("truth", [truth.get(item) for item in ids], dtype=OPTIONAL["truth"])
                 writer.write(frame.with_columns(column))
             if truth and not matched:
                 example = next(iter(truth))
@@ -42,4 +42,4 @@ def with_truth(table: ScoreTable, truth: Mapping[str, int | None], out: Path) ->
         except BaseException:
             writer.abandon()
             raise
-    return replace(table, path=out, has_truth=True)
+    return replace(table, path=out, optional=table.optional | {"truth"})

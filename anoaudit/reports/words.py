@@ -10,6 +10,7 @@ from anoaudit.model.alpha import estimate_line, sensitivity_line
 from anoaudit.scoring.table import Summary
 
 if TYPE_CHECKING:
+    from anoaudit.reports.known import KnownAnomalies
     from anoaudit.reports.timeline import Timeline
 
 MISSING = "-"
@@ -157,6 +158,16 @@ def interval_heading(found: Timeline, flagged: int) -> str:
 def metric_heading(figures: dict[str, Any]) -> str:
     """What the figures are over."""
     return f"{plural(figures['n'], 'item')}, {plural(figures['anomalies'], 'anomaly', 'anomalies')}"
+
+
+def known_heading(found: KnownAnomalies, flagged: int) -> str:
+    """Above the known anomalies that are not flagged."""
+    head = plural(found.labelled, "labelled anomaly", "labelled anomalies")
+    lost = f", {found.unreadable:,} unreadable" if found.unreadable else ""
+    if not found.below:
+        return f"{head}{lost}, {'none below the decision' if lost else 'all flagged'}"
+    missed = f"{found.below:,} below the decision" if flagged else "nothing is flagged"
+    return f"{head}{lost}, {missed}, the lowest score first"
 
 
 def metric_lines(figures: dict[str, Any]) -> list[tuple[str, str]]:

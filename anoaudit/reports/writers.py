@@ -102,7 +102,7 @@ def _parquet(table: ScoreTable, out: IO[bytes], _top: int) -> None:
             shutil.copyfileobj(source, out, 1 << 20)
         return
     with tempfile.TemporaryDirectory(prefix="anoaudit-") as folder:  # the file's metadata is older than the table's
-        writer = ScoreTableWriter(Path(folder) / "scores.parquet", table.has_truth, table.has_time)
+        writer = ScoreTableWriter(Path(folder) / "scores.parquet", table.optional)
         for frame in table.batches():
             writer.write(frame)
         with writer.close(table.summary).path.open("rb") as source:

@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def score_dataset(
     out: Path,
     calibrate: Callable[[npt.NDArray[np.float64]], Calibration],
     rule: Rule,
-    truth: bool,
+    given: Collection[str],
     model: dict[str, str],
     notes: tuple[str, ...] = (),
     progress: Progress | None = None,
@@ -64,25 +64,26 @@ def score_dataset(
     """Score every item and write the score table to `out` (Parquet).
 
     `calibrate` gets all scores and returns the normal reference: the model's own for `score`, a null fitted to these scores
-    for the audit. `model`, `notes` and `contamination` go into the summary. Raises AuditError when there is no item or no room
-    to write.
+    for the audit. `given` names what else the table shall carry of what the data was opened with: `truth`, `label`. `model`,
+    `notes` and `contamination` go into the summary. Raises AuditError when there is no item or no room to write.
     """
     with _temporary_folder() as folder:
         scores: list[npt.NDArray[np.float64]] = []
         done = unreadable = 0
-        with finished_table(folder / "spool.parquet", truth, dataset.timed) as spool:
+        optional = {*given, *(["time"] if dataset.timed else [])}
+        with finished_table(folder / "spool.parquet", optional) as spool:
             for chunk in _chunks(dataset, spec):
-                frame, given = _score_chunk(chunk, session, spec, truth)
+                frame, found = _score_chunk(chunk, session, spec)
                 spool.write(frame)
-                scores.append(given)
+                scores.append(found)
                 done += len(chunk)
-                unreadable += len(chunk) - len(given)
+                unreadable += len(chunk) - len(found)
                 if progress is not None:
                     progress(done)
             if done == 0:
                 raise AuditError(f"{dataset.source} has no items", "give data with at least one row or image")
             spool.close(Summary())
-        spooled = ScoreTable(folder / "spool.parquet", Summary(), truth, dataset.timed)
+        spooled = ScoreTable.open(folder / "spool.parquet")
         summary = Summary(
             source=dataset.source,
             kind=dataset.kind,
@@ -99,9 +100,7 @@ def score_dataset(
         return _decide(spooled, np.concatenate(scores), out, calibrate, rule, summary)
 
 
-def _score_chunk(
-    chunk: Chunk, session: Session, spec: InputSpec, truth: bool
-) -> tuple[pl.DataFrame, npt.NDArray[np.float64]]:
+def _score_chunk(chunk: Chunk, session: Session, spec: InputSpec) -> tuple[pl.DataFrame, npt.NDArray[np.float64]]:
     """Undecided rows of a chunk, and the scores of the readable ones."""
     readable = chunk.readable
     reasons = list(chunk.reasons)
@@ -127,12 +126,12 @@ def _score_chunk(
             "rank": pl.Series([None] * len(chunk), dtype=pl.UInt32),
             "group": pl.Series(chunk.groups, dtype=pl.String),
             "why": pl.Series(why.tolist(), dtype=pl.String),
+            "label": pl.Series(chunk.labels).replace(UNLABELLED, None),
+            "truth": pl.Series(chunk.truth).replace(UNLABELLED, None),
         }
     )
     if chunk.times is not None:
         frame = frame.with_columns(time=pl.Series(chunk.times).fill_nan(None))
-    if truth:
-        frame = frame.with_columns(truth=pl.Series(chunk.truth).replace(UNLABELLED, None))
     return frame, values[ok]
 
 
@@ -159,7 +158,7 @@ def _decide(
         calibration=calibration.to_json(),
         notes=notes,
     )
-    with finished_table(out, spooled.has_truth, spooled.has_time) as writer:
+    with finished_table(out, spooled.optional) as writer:
         position = 0
         for frame in spooled.batches():
             ok = frame["status"].to_numpy() == READABLE
@@ -177,14 +176,14 @@ def _decide(
 
 
 @contextlib.contextmanager
-def finished_table(out: Path, truth: bool, time: bool = False) -> Iterator[ScoreTableWriter]:
+def finished_table(out: Path, optional: Collection[str] = ()) -> Iterator[ScoreTableWriter]:
     """A writer to be closed within the block. Its file takes the place of `out` when the block ends well, and vanishes
     when it does not: then `out` is as it was. Raises AuditError when the disk is full or not writable.
     """
     target = Path(os.path.realpath(out))  # through a link: the file it names is replaced, not the link
     part = target.with_name(f".anoaudit-{secrets.token_hex(6)}.tmp")
     try:
-        writer = ScoreTableWriter(part, truth, time)
+        writer = ScoreTableWriter(part, optional)
     except OSError as error:
         raise AuditError(f"{out} cannot be written: {_reason(error)}", "choose another place with -o") from error
     try:

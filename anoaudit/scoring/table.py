@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from anoaudit.errors import AuditError
 SCHEMA_VERSION = 1
 METADATA_KEY = b"anoaudit"
 
-#: Every score table has these columns in this order; `time` follows when the source has it, then `truth` when given.
+#: Every score table has these columns in this order; those of OPTIONAL follow where there is such a thing.
 COLUMNS: dict[str, Any] = {
     "id": pl.String,
     "status": pl.String,  # "ok" or "unreadable"
@@ -35,14 +35,17 @@ COLUMNS: dict[str, Any] = {
     "group": pl.String,  # sub-folder or file, null at the top level
     "why": pl.String,  # the columns or the place that deviate most
 }
-TIME = {"time": pl.Float64}  # seconds from the start of the item's group; null where there is none
-TRUTH = {"truth": pl.Int8}  # 1, 0 or null
+OPTIONAL: dict[str, Any] = {
+    "time": pl.Float64,  # seconds from the start of the item's group; null where there is none
+    "label": pl.Int8,  # of an audit, what training was told: 1, 0 or null
+    "truth": pl.Int8,  # for evaluation: 1, 0 or null
+}
 READABLE, UNREADABLE = "ok", "unreadable"
 
 
-def schema(truth: bool, time: bool = False) -> dict[str, Any]:
-    """Columns and polars types of a score table, with or without `truth` and `time`."""
-    return {**COLUMNS, **(TIME if time else {}), **(TRUTH if truth else {})}
+def schema(optional: Collection[str] = ()) -> dict[str, Any]:
+    """Columns and polars types of a score table with those of OPTIONAL that are named (other names do not matter)."""
+    return {**COLUMNS, **{name: dtype for name, dtype in OPTIONAL.items() if name in optional}}
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,22 @@ class ScoreTable:
 
     path: Path
     summary: Summary
-    has_truth: bool
-    has_time: bool = False
+    optional: frozenset[str] = frozenset()
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether a truth is known of any item."""
+        return "truth" in self.optional
+
+    @property
+    def has_time(self) -> bool:
+        """Whether items have a time."""
+        return "time" in self.optional
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether training was given labels."""
+        return "label" in self.optional
 
     @classmethod
     def open(cls, path: Path) -> ScoreTable:
@@ -123,7 +140,7 @@ class ScoreTable:
             summary = Summary.from_json(meta.get("summary", {}))
         except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise AuditError(f"{path}: the score table's metadata is damaged", "score the data again") from error
-        return cls(path=path, summary=summary, has_truth="truth" in names, has_time="time" in names)
+        return cls(path, summary, frozenset(OPTIONAL.keys() & set(names)))
 
     def lazy(self) -> pl.LazyFrame:
         """All rows in input order."""
@@ -153,15 +170,15 @@ class ScoreTable:
 class ScoreTableWriter:
     """Writes a score table batch by batch; the summary may come last (Parquet keeps it in the footer)."""
 
-    def __init__(self, path: Path, truth: bool, time: bool = False) -> None:
+    def __init__(self, path: Path, optional: Collection[str] = ()) -> None:
         self.path = path
-        self.truth, self.time = truth, time
-        self._schema = pl.DataFrame(schema=schema(truth, time)).to_arrow().schema
+        self.optional = frozenset(OPTIONAL.keys() & set(optional))
+        self._schema = pl.DataFrame(schema=schema(self.optional)).to_arrow().schema
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
 
     def write(self, frame: pl.DataFrame) -> None:
         """Append rows; columns are put in order and cast."""
-        typed = frame.select([pl.col(name).cast(dtype) for name, dtype in schema(self.truth, self.time).items()])
+        typed = frame.select([pl.col(name).cast(dtype) for name, dtype in schema(self.optional).items()])
         self._writer.write_table(typed.to_arrow().cast(self._schema))
 
     def close(self, summary: Summary) -> ScoreTable:
@@ -169,7 +186,7 @@ class ScoreTableWriter:
         document = {"schema_version": SCHEMA_VERSION, "summary": summary.to_json()}
         self._writer.add_key_value_metadata({METADATA_KEY: json.dumps(document).encode()})
         self._writer.close()
-        return ScoreTable(path=self.path, summary=summary, has_truth=self.truth, has_time=self.time)
+        return ScoreTable(self.path, summary, self.optional)
 
     def abandon(self) -> None:
         """Close without a summary and remove the file; for a second time, or on a full disk, without complaint."""

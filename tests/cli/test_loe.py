@@ -123,3 +123,18 @@ def test_gt_without_normals_outside_the_kept_out_part_is_refused(run: Run, tmp_p
     )
     assert (done.code, "too few normal items" in done.err) == (2, True)
     assert not (tmp_path / "m.anoaudit").exists()
+
+
+def test_labels_stand_beside_the_scores(run: Run, tmp_path: Path) -> None:
+    """What training was told is in the audit's table, and the report names known anomalies that are not flagged."""
+    data, model = tmp_path / "t.parquet", tmp_path / "t.anoaudit"
+    frame = make_table(300, 6)
+    known = pl.when(pl.int_range(pl.len()) < 5).then(1)  # ordinary rows, most of them, called anomalies
+    frame.with_columns(known=known).write_parquet(data)
+    done = run("fit", data, "--labels", "known", "--exclude", "anomaly", "-o", model, "--format", "json")
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    assert [row["label"] for row in document["rows"]] == [1] * 5 + [None] * 295
+    low = [row for row in document["rows"] if row["label"] == 1 and not row["flagged"]]
+    assert document["known_anomalies"] == {"labelled": 5, "unreadable": 0, "below_decision": len(low)}
+    assert f"5 labelled anomalies, {len(low)} below the decision" in run("report", model).out

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from report_rows import NASTY, Maker, row
 
-from anoaudit.scoring.table import ScoreTable, ScoreTableWriter, Summary, schema
+from anoaudit.scoring.table import OPTIONAL, ScoreTable, ScoreTableWriter, Summary, schema
 
 
 @pytest.fixture
@@ -18,9 +18,9 @@ def make(tmp_path: Path) -> Maker:
     def maker(rows: list[dict[str, Any]], **summary: Any) -> ScoreTable:
         nonlocal made
         made += 1
-        truth, time = (any(name in r for r in rows) for name in ("truth", "time"))
-        filled = [{"truth": None, "time": None, **r} for r in rows]
-        columns = schema(truth, time)
+        optional = [name for name in OPTIONAL if any(name in r for r in rows)]
+        filled = [dict.fromkeys(OPTIONAL) | r for r in rows]
+        columns = schema(optional)
         frame = pl.DataFrame([{name: r[name] for name in columns} for r in filled], schema=columns)
         ranks = pl.col("score").rank("ordinal", descending=True).cast(pl.UInt32)
         frame = frame.with_columns(pl.col("rank").fill_null(ranks))
@@ -33,7 +33,7 @@ def make(tmp_path: Path) -> Maker:
             "flagged": len(flagged),
             "threshold": min(flagged, default=None),
         }
-        writer = ScoreTableWriter(tmp_path / f"scores-{made}.parquet", truth, time)
+        writer = ScoreTableWriter(tmp_path / f"scores-{made}.parquet", optional)
         writer.write(frame)
         return writer.close(Summary(**{**known, **summary}))
 

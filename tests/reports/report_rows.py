@@ -29,7 +29,7 @@ NASTY = [
 def row(item: str, score: float | None, **more: Any) -> dict[str, Any]:
     """One row; unreadable when it has no score."""
     readable = score is not None
-    base = dict.fromkeys(schema(False))
+    base = dict.fromkeys(schema())
     status = {"status": "ok", "reason": None} if readable else {"status": "unreadable", "reason": "not an image"}
     return {**base, "id": item, **status, "score": score, "flagged": False, **more}
 

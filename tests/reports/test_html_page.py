@@ -189,7 +189,7 @@ def test_groups_are_compared(make: Maker) -> None:
 def test_streamed_ranks_are_counted(make: Maker) -> None:
     table = make(rows_of([3.0, 1.0, 2.0], flag_from=2.5))
     frame = table.lazy().collect().with_columns(rank=pl.lit(None, dtype=pl.UInt32))
-    writer = ScoreTableWriter(table.path.with_name("streamed.parquet"), False)
+    writer = ScoreTableWriter(table.path.with_name("streamed.parquet"))
     writer.write(frame)
     cells = [a["data-v"] for tag, a in Page(render(writer.close(table.summary))).tags if a.get("data-name") == "rank"]
     assert cells == ["1", "2", "3"]
@@ -273,8 +273,8 @@ def test_time_is_drawn_where_there_is_one(tmp_path: Path) -> None:
     rows = [
         row(f"clip.mp4#{i:06d}", 1.0 + (30 < i < 40) * 9, group="clip.mp4", flagged=30 < i < 40) for i in range(100)
     ]
-    frame = pl.DataFrame([r | {"time": i / 2} for i, r in enumerate(rows)], schema=schema(False, True))
-    writer = ScoreTableWriter(tmp_path / "timed.parquet", False, True)
+    frame = pl.DataFrame([r | {"time": i / 2} for i, r in enumerate(rows)], schema=schema(["time"]))
+    writer = ScoreTableWriter(tmp_path / "timed.parquet", ["time"])
     writer.write(frame)
     table = writer.close(Summary(rows=100, readable=100, flagged=9, threshold=10.0))
     words = Page(render(table)).words()

@@ -113,7 +113,7 @@ def test_counts_of_what_is_not_listed(make: Maker) -> None:
 
 def test_a_streamed_table_without_ranks_is_numbered_by_score(make: Maker, tmp_path: Any) -> None:
     table = make(rows_of([1.0, 3.0, 2.0]))
-    writer = ScoreTableWriter(tmp_path / "streamed.parquet", truth=False)
+    writer = ScoreTableWriter(tmp_path / "streamed.parquet")
     for frame in table.batches():
         writer.write(frame.with_columns(rank=None))
     ranking = shown(writer.close(table.summary)).split("Most anomalous")[1].split("Scores")[0]

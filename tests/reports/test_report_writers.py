@@ -38,7 +38,7 @@ def test_json_is_the_document_with_its_rows_last(nasty: ScoreTable, tmp_path: Pa
     write(nasty, "json", tmp_path / "o.json")
     text = (tmp_path / "o.json").read_text(encoding="utf-8")
     found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert list(found) == ["schema_version", "summary", "metrics", "timeline", "rows"]
+    assert list(found) == ["schema_version", "summary", "metrics", "known_anomalies", "timeline", "rows"]
     assert found == document(nasty) == json.loads(json.dumps(document(nasty), allow_nan=False))
     assert found["rows"] == rows_in(nasty)
 

@@ -37,15 +37,15 @@ def table_of(path: Path, ids: list[str], flagged: int = 0, **summary: object) ->
     n = len(ids)
     frame = pl.DataFrame(
         {
-            **{name: [None] * n for name in schema(False)},
+            **{name: [None] * n for name in schema()},
             "id": ids,
             "status": ["ok"] * n,
             "score": [float(n - i) for i in range(n)],
             "flagged": [i < flagged for i in range(n)],
         },
-        schema=schema(False),
+        schema=schema(),
     )
-    writer = ScoreTableWriter(path, False)
+    writer = ScoreTableWriter(path)
     writer.write(frame)
     return writer.close(Summary(rows=n, readable=n, flagged=flagged, **summary))  # type: ignore[arg-type]
 

@@ -74,7 +74,7 @@ def score(dataset: Any, out: Path, rule: Rule | None = None, truth: bool = False
         out,
         more.pop("calibrate", fit_null),
         rule or Rule(),
-        truth,
+        ["truth"] if truth else [],
         {"name": "m", "hash": "0"},
         **more,
     )
@@ -93,7 +93,7 @@ def test_one_row_per_input_in_order(tmp_path: Path, scratch: Path) -> None:
     data = Rows()
     table = score(data, tmp_path / "s.parquet")
     frame = table.lazy().collect()
-    assert dict(frame.schema) == schema(False)
+    assert dict(frame.schema) == schema()
     assert frame["id"].to_list() == data.ids
     assert frame["reason"].to_list() == data.reasons
     readable = np.array([reason is None for reason in data.reasons])
@@ -154,7 +154,7 @@ def test_the_batch_size_does_not_matter(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_truth(tmp_path: Path) -> None:
     frame = score(Rows(), tmp_path / "s.parquet", truth=True).lazy().collect()
-    assert dict(frame.schema) == schema(True)
+    assert dict(frame.schema) == schema(["truth"])
     assert frame["truth"].to_list()[:5] == [None, 1, 0, 1, None]
 
 
@@ -189,7 +189,7 @@ def test_nothing_readable(tmp_path: Path, kind: Kind) -> None:
         table = score(data, tmp_path / "s.parquet", rule)
         frame = table.lazy().collect()
         assert frame["reason"].to_list() == ["broken"] * 60
-        assert dict(frame.schema) == schema(False)
+        assert dict(frame.schema) == schema()
         assert frame["score"].null_count() == frame["rank"].null_count() == 60
         assert (table.summary.readable, table.summary.unreadable, table.summary.flagged) == (0, 60, 0)
 
@@ -302,7 +302,7 @@ def test_places_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
 def test_finished_table_goes_through_links(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("older")
     (tmp_path / "link").symlink_to("real")
-    with finished_table(tmp_path / "link", truth=False) as writer:
+    with finished_table(tmp_path / "link") as writer:
         writer.close(Summary())
     assert (tmp_path / "link").is_symlink()
     assert ScoreTable.open(tmp_path / "real").summary == Summary()

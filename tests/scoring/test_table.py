@@ -29,7 +29,7 @@ def frame(n: int = 3, truth: bool = False) -> pl.DataFrame:
 
 
 def write(path: Path, truth: bool = False, n: int = 3) -> ScoreTable:
-    writer = ScoreTableWriter(path, truth)
+    writer = ScoreTableWriter(path, ["truth"] if truth else [])
     writer.write(frame(n, truth))
     return writer.close(SUMMARY)
 
@@ -42,8 +42,8 @@ def test_one_schema(tmp_path: Path, truth: bool) -> None:
     assert again.summary == SUMMARY
     assert again.has_truth == truth
     for found in (again.lazy().collect(), *again.batches(), again.top(3)):
-        assert dict(found.schema) == schema(truth)
-    assert list(schema(truth)) == [*COLUMNS, *(["truth"] if truth else [])]
+        assert dict(found.schema) == schema(["truth"] if truth else [])
+    assert list(schema(["truth"] if truth else [])) == [*COLUMNS, *(["truth"] if truth else [])]
 
 
 def test_batches_and_top(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_batches_and_top(tmp_path: Path) -> None:
 
 
 def test_an_empty_table(tmp_path: Path) -> None:
-    writer = ScoreTableWriter(tmp_path / "s.parquet", truth=False)
+    writer = ScoreTableWriter(tmp_path / "s.parquet")
     table = writer.close(Summary())
     assert ScoreTable.open(table.path).lazy().collect().height == 0
 
@@ -139,7 +139,7 @@ def test_damaged_files_never_crash(tmp_path: Path) -> None:
 
 
 def test_abandoning(tmp_path: Path) -> None:
-    writer = ScoreTableWriter(tmp_path / "s.parquet", truth=False)
+    writer = ScoreTableWriter(tmp_path / "s.parquet")
     writer.write(frame())
     writer.abandon()
     writer.abandon()
@@ -147,7 +147,7 @@ def test_abandoning(tmp_path: Path) -> None:
 
 
 def test_abandoning_on_a_full_disk(tmp_path: Path) -> None:
-    writer = ScoreTableWriter(tmp_path / "s.parquet", truth=False)
+    writer = ScoreTableWriter(tmp_path / "s.parquet")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
