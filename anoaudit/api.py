@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from anoaudit.scoring.table import ScoreTable
 
 DEFAULT_MAX_UNREADABLE = "5%"
-DEFAULT_CONTAMINATION = 0.1
-AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -76,16 +74,18 @@ def fit(
     """
     from anoaudit import options as parsing
     from anoaudit.methods.registry import find_method
+    from anoaudit.model.alpha import DEFAULT, parse_contamination
     from anoaudit.model.artefact import SCORES
     from anoaudit.scoring.decisions import make_rule
     from anoaudit.scoring.fail_on import parse_clauses
+    from anoaudit.scoring.scorer import parse_limit
     from anoaudit.scoring.table import ScoreTable
 
     reporter = reporter or Reporter()
     chosen = find_method(method)
     values = parsing.build(chosen.options, parsing.parse_pairs("--set", options), chosen.name)
-    rule, clauses, limit = make_rule(fdr, threshold, top_k), parse_clauses(fail_on), _limit(max_unreadable)
-    alpha = _contamination(contamination, train_on == "normal")
+    rule, clauses, limit = make_rule(fdr, threshold, top_k), parse_clauses(fail_on), parse_limit(max_unreadable)
+    alpha = parse_contamination(contamination, train_on == "normal")
     if alpha_sensitivity and alpha == 0:
         raise UsageError(
             "--alpha-sensitivity: of an assumed share of 0 there is no half and no double",
@@ -117,7 +117,7 @@ def fit(
     from anoaudit.training.fitting import FitSettings, fit_detector
 
     settings = FitSettings(
-        chosen, values, DEFAULT_CONTAMINATION if alpha is None else alpha, device, seed, train_on == "normal", backbone,
+        chosen, values, DEFAULT if alpha is None else alpha, device, seed, train_on == "normal", backbone,
         Path(weights) if weights else None, id_column,
         {key: parsing.parse_value(value) for key, value in parsing.parse_pairs("--backbone-arg", backbone_args).items()},
         alpha is None, alpha_sensitivity,
@@ -161,10 +161,10 @@ def score(
     from anoaudit.model.session import Session
     from anoaudit.scoring.decisions import make_rule
     from anoaudit.scoring.fail_on import parse_clauses
-    from anoaudit.scoring.scorer import score_dataset
+    from anoaudit.scoring.scorer import parse_limit, score_dataset
 
     reporter = reporter or Reporter()
-    rule, clauses, limit = make_rule(fdr, threshold, top_k), parse_clauses(fail_on), _limit(max_unreadable)
+    rule, clauses, limit = make_rule(fdr, threshold, top_k), parse_clauses(fail_on), parse_limit(max_unreadable)
     _device(device)
     loaded = load_model(Path(model))
     dataset = _open(data, (), (), id_column, truth, None, fps, reporter, usual_id=loaded.manifest.data.get("id_column"))
@@ -351,35 +351,6 @@ def _open(
     if id_column is None and isinstance(dataset, TableFiles) and usual_id in dataset.columns:
         dataset.options = replace(dataset.options, id_column=usual_id)  # the one that fit was told
     return dataset
-
-
-def _limit(text: str) -> Any:
-    from anoaudit.scoring.decisions import parse_count
-    from anoaudit.scoring.scorer import Limit
-
-    count, share = parse_count("--max-unreadable", text)
-    return Limit(count, share)
-
-
-def _contamination(given: float | str | None, only_normal: bool) -> float | None:
-    """The assumed share of anomalies, None for "auto"."""
-    if given is None:
-        return 0.0 if only_normal else DEFAULT_CONTAMINATION
-    if given == AUTO:
-        if only_normal:
-            raise UsageError("--contamination auto: with --train-on normal no anomaly is trained on", "leave it out")
-        return None
-    try:
-        value = float(given)
-    except ValueError:
-        raise UsageError(
-            f"--contamination {given!r} is neither a share nor auto", "for example 0.1, or auto to have it estimated"
-        ) from None
-    if not 0 <= value < 0.5:
-        raise UsageError(
-            f"--contamination {value:g}: the assumed share of anomalies lies between 0 and 0.5", "for example 0.1"
-        )
-    return value
 
 
 def _device(name: str) -> None:

@@ -19,10 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anoaudit.errors import UsageError
 from anoaudit.model.calibration import MIN_ROWS, Calibration, fit_null
 
 Array = npt.NDArray[np.float64]
 
+DEFAULT = 0.1
+AUTO = "auto"
 ESTIMATOR = "Meinshausen-Rice"
 BULK = 0.1  # the null is fitted to the scores up to the quantile 1 − 2·BULK
 LEVEL = 0.95  # of the lower bound
@@ -174,3 +177,24 @@ def _is_number(value: Any) -> bool:
 def _items(estimate: dict[str, Any]) -> str:
     n = estimate.get("items")
     return f"{n:,} items" if isinstance(n, int) else "items"
+
+
+def parse_contamination(given: float | str | None, only_normal: bool) -> float | None:
+    """`--contamination`: the assumed share of anomalies, None for "auto". Raises UsageError."""
+    if given is None:
+        return 0.0 if only_normal else DEFAULT
+    if given == AUTO:
+        if only_normal:
+            raise UsageError("--contamination auto: with --train-on normal no anomaly is trained on", "leave it out")
+        return None
+    try:
+        value = float(given)
+    except ValueError:
+        raise UsageError(
+            f"--contamination {given!r} is neither a share nor auto", "for example 0.1, or auto to have it estimated"
+        ) from None
+    if not 0 <= value < 0.5:
+        raise UsageError(
+            f"--contamination {value:g}: the assumed share of anomalies lies between 0 and 0.5", "for example 0.1"
+        )
+    return value

@@ -24,7 +24,7 @@ from anoaudit.data.items import UNLABELLED, Chunk, Dataset, InputSpec, TableSpec
 from anoaudit.errors import AuditError
 from anoaudit.model.calibration import Calibration
 from anoaudit.model.session import BATCH, Session
-from anoaudit.scoring.decisions import Rule, decide, ranks
+from anoaudit.scoring.decisions import Rule, decide, parse_count, ranks
 from anoaudit.scoring.table import READABLE, UNREADABLE, ScoreTable, ScoreTableWriter, Summary
 from anoaudit.scoring.why import explain_maps, explain_rows
 
@@ -46,6 +46,11 @@ class Limit:
 
     def __str__(self) -> str:
         return str(self.count) if self.count is not None else f"{self.share:g}%"
+
+
+def parse_limit(text: str) -> Limit:
+    """`--max-unreadable N|P%`. Raises UsageError."""
+    return Limit(*parse_count("--max-unreadable", text))
 
 
 def score_dataset(
