@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from anoaudit.data.items import InputSpec, spec_from_json
+from anoaudit.data.items import InputSpec, TableSpec, spec_from_json
 from anoaudit.errors import AuditError
 
 SCHEMA = 1
 MAX_BYTES = 64 * 1024 * 1024
 MAX_SIDE = 8192  # pixels
+#: What a graph gives for each item: its score, and where an image is odd or which columns of a row are.
+OUTPUTS = (("score",), ("score", "map"), ("score", "errors"))
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Manifest:
     method: str
     options: dict[str, Any]
     input: InputSpec
-    outputs: tuple[str, ...]  # ("score",) or ("score", "map")
+    outputs: tuple[str, ...]  # one of OUTPUTS
     calibration: dict[str, Any]
     training: dict[str, Any]  # rows, held out, α, seed, device, losses, self-check
     data: dict[str, Any]  # name, fingerprint, rows
@@ -98,9 +100,11 @@ def _finite(text: str) -> float:
 
 def _checked(values: dict[str, Any]) -> Manifest:
     outputs = tuple(_strings(values["outputs"], "outputs"))
-    if outputs not in (("score",), ("score", "map")):
+    if outputs not in OUTPUTS:
         raise ValueError(f"outputs are {list(outputs)}")
     spec = _spec(_object(values["input"], "input"))
+    if outputs[1:] == ("errors",) and not isinstance(spec, TableSpec):
+        raise ValueError("only a table's columns have errors")
     files = _object(values["files"], "files")
     for name, digest in files.items():
         if not isinstance(digest, str) or len(digest) != 64:

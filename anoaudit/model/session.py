@@ -52,7 +52,8 @@ class Session:
             ) from error
 
     def run(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-        """score float32[B] and map float32[B, h, w] (None where the detector has none).
+        """score float32[B] and what the second of `outputs` names, None where there is none: of images a map float32[B, h, w], of
+        rows the columns' errors float32[B, D].
 
         Halves the batch when memory runs out.
         """
@@ -62,16 +63,17 @@ class Session:
             if len(batch) > 1 and _out_of_memory(error):
                 half = len(batch) // 2
                 first, second = self.run(batch[:half]), self.run(batch[half:])
-                maps = None if first[1] is None or second[1] is None else np.concatenate([first[1], second[1]])
-                return np.concatenate([first[0], second[0]]), maps
+                more = None if first[1] is None or second[1] is None else np.concatenate([first[1], second[1]])
+                return np.concatenate([first[0], second[0]]), more
             raise AuditError(
                 f"onnxruntime failed: {_first_line(error)}", "check that the data fits the model"
             ) from error
-        scores, maps = results[0], results[1] if len(results) > 1 else None
+        scores, more = results[0], results[1] if len(results) > 1 else None
         _check_result("score", scores, (len(batch),))
-        if maps is not None:
-            _check_result("map", maps, (len(batch), -1, -1))
-        return scores, maps
+        if more is not None:
+            name, shape = ("errors", batch.shape[1:]) if self.outputs[1:] == ("errors",) else ("map", (-1, -1))
+            _check_result(name, more, (len(batch), *shape))
+        return scores, more
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from anoaudit.data.items import TableSpec
 
-Scaling = Literal["standard", "robust", "minmax", "unit", "none"]
+Scaling = Literal["standard", "robust", "minmax", "interval", "unit", "none"]
 OVERFLOW = 1e300  # beyond it a double overflows in the arithmetic below: such values count as missing
 LARGEST = 1000.0  # standardised values beyond it are cut: a thousand deviations say all that more could, and squares stay finite
 ROBUST_CUT = 0.005  # scaling=robust: the lowest and highest share of values that counts as the next ones
@@ -24,7 +24,8 @@ class TableInput(nn.Module):
 
     A missing or infinite number becomes the training median. A categorical column of C values becomes C + 2 features (one for
     values never seen, one for missing), (1[k] − p_k)/√(p_k (C + 1)), so that a column weighs about as much as a numeric one
-    and a rare value weighs more (our choice).
+    and a rare value weighs more (our choice). With scaling=interval, which is minmax else, they are 0 and 1: all training rows'
+    features lie in [0, 1].
     """
 
     impute: Tensor
@@ -35,7 +36,7 @@ class TableInput(nn.Module):
         """`rows` is float64[N, D] of the training rows; statistics are taken from it."""
         super().__init__()
         self.largest = LARGEST_RAW if scaling in ("none", "unit") else LARGEST
-        self.unit = scaling == "unit"
+        self.unit, self.plain = scaling == "unit", scaling == "interval"
         self.numeric = [j for j, rule in enumerate(spec.columns) if rule.kind != "categorical"]
         self.categorical = [j for j, rule in enumerate(spec.columns) if rule.kind == "categorical"]
         stats = [_statistics(rows[:, j], scaling) for j in self.numeric]
@@ -84,7 +85,7 @@ class TableInput(nn.Module):
             levels = shares.numel()
             code = torch.where(torch.isnan(x[:, j]), float(levels - 1), x[:, j])
             hot = (code[:, None] == torch.arange(levels, dtype=torch.float64, device=x.device)).double()
-            parts.append((hot - shares) / torch.sqrt(shares * (levels - 1)))
+            parts.append(hot if self.plain else (hot - shares) / torch.sqrt(shares * (levels - 1)))
         return torch.cat(parts, dim=1).clamp(-self.largest, self.largest)
 
 
@@ -121,7 +122,7 @@ def _statistics(column: npt.NDArray[np.float64], scaling: Scaling) -> tuple[floa
         ends = np.quantile(relative, [ROBUST_CUT, 1 - ROBUST_CUT])
         spread = float(np.clip(relative, *ends).std()) or scale
         center, scale = 0.0, max(float(high - low) / 1.349, spread / ROBUST_FLOOR)
-    elif scaling == "minmax":
+    elif scaling in ("minmax", "interval"):
         center, scale = float(relative.min()), float(np.ptp(relative))
     elif scaling in ("none", "unit"):
         return median, 0.0, 1.0

@@ -111,12 +111,12 @@ def _score_chunk(chunk: Chunk, session: Session, spec: InputSpec) -> tuple[pl.Da
     reasons = list(chunk.reasons)
     values, why = np.full(len(chunk), np.nan), np.full(len(chunk), None, dtype=object)
     if readable.any():
-        raw, maps = session.run(chunk.values)
+        raw, more = session.run(chunk.values)
         values[readable] = raw.astype(np.float64)
-        if maps is not None:
-            why[readable] = explain_maps(maps)
-        elif isinstance(spec, TableSpec):
-            why[readable] = explain_rows(chunk.values, spec)
+        if isinstance(spec, TableSpec):
+            why[readable] = explain_rows(chunk.values, spec, more)
+        elif more is not None:
+            why[readable] = explain_maps(more)
         for i in np.flatnonzero(readable & ~np.isfinite(values)):
             reasons[i], values[i], why[i] = "the model gives no finite score", np.nan, None
     ok = np.array([reason is None for reason in reasons], dtype=bool)

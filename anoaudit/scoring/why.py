@@ -1,4 +1,4 @@
-"""What stands out in an item: for rows the three columns that deviate most, for maps the place of the peak."""
+"""What stands out in an item: for rows the columns that deviate most or are reconstructed worst, for maps the peak's place."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ COLUMNS_SHOWN = 3
 LARGEST_Z = 999.0
 
 
-def explain_rows(values: npt.NDArray[np.float64], spec: TableSpec) -> list[str]:
+def explain_rows(
+    values: npt.NDArray[np.float64], spec: TableSpec, errors: npt.NDArray[np.float32] | None = None
+) -> list[str]:
     """`name +z` for the columns of largest |robust z| of each row: (x − median)/(1.4826·MAD) of the training rows.
 
     `values` is float64[B, D]. A category counts as (1 − f)/√(f(1 − f)) for its share f in training: rarer is larger.
+    Where the model gives the columns' errors (float32[B, D]) those of largest error are named, `name +z (error e)`.
     """
     if len(values) == 0:
         return []
     z = np.stack([_deviation(values[:, j], rule) for j, rule in enumerate(spec.columns)], axis=1)
     shown = min(COLUMNS_SHOWN, z.shape[1])
-    order = np.argsort(-np.abs(z), axis=1, kind="stable")[:, :shown]
+    order = np.argsort(-np.abs(z if errors is None else errors), axis=1, kind="stable")[:, :shown]
     names = np.array([rule.name for rule in spec.columns], dtype=object)
     parts = []
     for k in range(shown):
@@ -31,6 +34,8 @@ def explain_rows(values: npt.NDArray[np.float64], spec: TableSpec) -> list[str]:
         raw = values[rows, column]
         for i in np.flatnonzero(~np.isfinite(raw) | _is_category(spec)[column]):
             text[i] = _special(float(raw[i]), spec.columns[column[i]])
+        if errors is not None:
+            text = [f"{t} (error {e:.2g})" for t, e in zip(text, errors[rows, column], strict=True)]
         parts.append(pl.Series(f"p{k}", names[column].tolist()) + " " + pl.Series(text))
     return pl.DataFrame(parts).select(pl.concat_str(pl.all(), separator=", ")).to_series().to_list()
 

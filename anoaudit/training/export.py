@@ -48,6 +48,13 @@ def export(detector: nn.Module, example: Tensor, outputs: tuple[str, ...]) -> by
     return bytes(model.SerializeToString(deterministic=True))
 
 
+def outputs_of(result: Tensor | tuple[Tensor, Tensor]) -> tuple[str, ...]:
+    """The names of what a detector returns: score_B, and a map [B, h, w] of images or the columns' errors [B, D] of rows."""
+    if isinstance(result, Tensor):
+        return ("score",)
+    return ("score", "map" if result[1].dim() == 3 else "errors")
+
+
 def opset_of(graph: bytes) -> int:
     """The opset of the standard domain."""
     model = onnx.load_model_from_string(graph)

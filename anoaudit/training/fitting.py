@@ -24,7 +24,7 @@ from anoaudit.options import ImageInput
 from anoaudit.progress import Reporter
 from anoaudit.training.checkpoint import Checkpoints
 from anoaudit.training.device import choose_device, seed_everything
-from anoaudit.training.export import export, opset_of
+from anoaudit.training.export import export, opset_of, outputs_of
 from anoaudit.training.items import Split, TrainingItems, split_items, survey, training_items
 from anoaudit.training.parity import ITEMS, check_parity, median_absolute_deviation
 from anoaudit.training.trainer import Trainer
@@ -149,7 +149,7 @@ def _finish(
     example = torch.from_numpy(sample[:2])
     with torch.no_grad():
         result = detector.cpu().eval()(example)
-    outputs = ("score", "map") if isinstance(result, tuple) else ("score",)
+    outputs = outputs_of(result)
     graph = export(detector, example, outputs)
     session = Session(graph, device="cpu")
     held_out = _scores(items, items.split.held_out, session) if items.split.clean else trainer.held_out_scores

@@ -158,3 +158,15 @@ def test_columns_keep_their_places():
     assert np.allclose(whole[:, 1], column(rows[:, 3], rows[:, 3]))
     assert np.allclose(whole[:, 2:6], run(TableSpec((COLOURS,)), rows[:, :1], rows[:, :1]))
     assert np.allclose(run(spec, rows, rows[7:8]), whole[7:8])  # no company matters
+
+
+def test_an_interval_is_from_nothing_to_one():
+    spec = TableSpec((COLOURS, NUMERIC, ColumnRule("y", "boolean")))
+    rows = np.column_stack([RNG.integers(0, 2, 50), RNG.normal(size=50), RNG.integers(0, 2, 50)]).astype(float)
+    out = run(spec, rows, rows, "interval")
+    assert out.min() == 0
+    assert out.max() == 1
+    assert np.allclose(out[:, 0], (rows[:, 1] - rows[:, 1].min()) / np.ptp(rows[:, 1]))
+    assert np.array_equal(out[:, 1], rows[:, 2])
+    assert np.array_equal(out[:, 2:], np.eye(4)[rows[:, 0].astype(int)])
+    assert run(spec, rows, np.array([[np.nan, 99.0, 0.0]]), "interval")[0, 0] > 10  # what lies outside stays outside

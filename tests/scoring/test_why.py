@@ -91,3 +91,10 @@ def test_maps() -> None:
     maps[0, 0, 0] = maps[1, 3, 9] = maps[2, 2, 5] = 1.0
     assert explain_maps(maps) == ["peak x 5 %, y 12 %", "peak x 95 %, y 88 %", "peak x 55 %, y 62 %"]
     assert explain_maps(np.zeros((1, 1, 1), dtype=np.float32)) == ["peak x 50 %, y 50 %"]
+
+
+def test_where_the_model_gives_errors_they_decide_which_columns_are_named() -> None:
+    rules = [number("a"), number("b"), number("c"), CITY]
+    errors = np.array([[0.1, 0.02, 0.3, 0.25]], dtype=np.float32)
+    (text,) = explain_rows(np.array([[9.0, 0.0, -1.0, 0.0]]), spec(*rules), errors)
+    assert text == "c −1.0 (error 0.3), city = 'Ulm' (error 0.25), a +9.0 (error 0.1)"
