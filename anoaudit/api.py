@@ -14,7 +14,7 @@ from anoaudit.errors import AuditError, UsageError
 from anoaudit.progress import Reporter
 
 if TYPE_CHECKING:
-    from anoaudit.contamination.mix import Mixture
+    from anoaudit.contamination.result import Mixture
     from anoaudit.data.items import Dataset
     from anoaudit.scoring.table import ScoreTable
 
@@ -198,13 +198,18 @@ def contaminate(
     with_replacement: bool = False,
     force: bool = False,
     id_column: str | None = None,
+    corrupt: Sequence[str] = (),
+    severity: int = 3,
+    columns: Sequence[str] = (),
+    exclude: Sequence[str] = (),
 ) -> Mixture:
-    """Mix normals and anomalies to an exact share; see `anoaudit.contamination.mix`."""
+    """Make a data set with an exact share of anomalies, mixed in or made by damage; see `anoaudit.contamination.mix`."""
     from anoaudit.contamination import mix
 
     return mix.contaminate(
         str(data), Path(out), ratio=ratio, anomalies=None if anomalies is None else str(anomalies), truth=truth, seed=seed,
-        with_replacement=with_replacement, force=force, id_column=id_column,
+        with_replacement=with_replacement, force=force, id_column=id_column, corrupt=corrupt, severity=severity,
+        columns=columns, exclude=exclude,
     )  # fmt: skip
 
 

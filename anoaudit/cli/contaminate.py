@@ -26,6 +26,17 @@ def command(
         str | None,
         typer.Option(metavar="COLUMN|FILE[:COLUMN]", help="Which items of DATA are anomalies (1) and normal (0)."),
     ] = None,
+    corrupt: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KIND,…",
+            help="Damage items of DATA, which is all normal. Images: blur, noise, occlusion, cutpaste, colour, jpeg, rotation, "
+            "foreign. Tables: gaussian, shuffle, scale, missing, duplicate.",
+        ),
+    ] = [],  # noqa: B006
+    severity: Annotated[int, typer.Option(help="Of --corrupt: 1, hardly to be seen, to 5, drastic.")] = 3,
+    columns: shared.Columns = [],  # noqa: B006
+    exclude: shared.Exclude = [],  # noqa: B006
     id_column: shared.IdColumn = None,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
     with_replacement: Annotated[
@@ -46,6 +57,10 @@ def command(
         with_replacement=with_replacement,
         id_column=id_column,
         force=force,
+        corrupt=shared.names(corrupt),
+        severity=severity,
+        columns=shared.names(columns),
+        exclude=shared.names(exclude),
     )
     print(
         f"{mixture.path}: {mixture.normals} normals and {mixture.anomalies} anomalies ({100 * mixture.ratio:.4g} %); "

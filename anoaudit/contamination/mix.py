@@ -7,44 +7,21 @@ names, so names and sub-folders may tell the label: harmless, since paths are ne
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anoaudit import __version__
 from anoaudit.contamination import images, tables
+from anoaudit.contamination.corrupt import corrupt_dataset
 from anoaudit.contamination.draw import Draw, draw
-from anoaudit.contamination.place import Input, Target, check, staged
-from anoaudit.contamination.pools import Pools, Source, files_of, separate, truth_file, two_sources
+from anoaudit.contamination.place import Input, Target, check, staged, target_for
+from anoaudit.contamination.pools import Pools, files_of, separate, truth_file, two_sources
+from anoaudit.contamination.result import Mixture, source_json, write_manifest
 from anoaudit.data.images import ImageFolder, item_id
 from anoaudit.data.tables import TableFiles
 from anoaudit.errors import AuditError, UsageError
-
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """What was made, where it lies, and its figures."""
-
-    path: Path
-    labels: Path  # columns `path` (images) or `id` (tables) and `anomaly`, for --truth
-    manifest: Path
-    kind: str  # "images" or "table"
-    normals: int
-    anomalies: int
-    ratio: float  # reached: anomalies / (normals + anomalies)
-    asked: float
-    pool: int  # anomalies there were to draw from
-    unlabelled: int  # items left out because --truth says nothing about them
-    replacement: bool
-
-    def __len__(self) -> int:
-        return self.normals + self.anomalies
 
 
 def contaminate(
@@ -58,24 +35,39 @@ def contaminate(
     with_replacement: bool = False,
     force: bool = False,
     id_column: str | None = None,
+    corrupt: Sequence[str] = (),
+    severity: int = 3,
+    columns: Sequence[str] = (),
+    exclude: Sequence[str] = (),
 ) -> Mixture:
     """Mix anomalies into normal data so that they make up `ratio` of the result, as near as whole items allow.
 
     Either `anomalies` is given (a second source; all of `data` is normal) or `truth` (`COLUMN|FILE[:COLUMN]`; the
-    items of `data` with 0 are normal, those with 1 the pool, others are left out). `out` is a folder for images and a
+    items of `data` with 0 are normal, those with 1 the pool, others are left out), or `corrupt`: kinds of faults, with which
+    items of `data` are damaged at a `severity` of 1 to 5 (see `anoaudit.contamination.corrupt`; `columns` and `exclude` say
+    which ones of a table may be touched). `out` is a folder for images and a
     `.parquet` or `.csv` file, as `data` is, for tables; a truth column is taken out of the table. The same seed and
     inputs give the same bytes. Raises UsageError (options that cannot be meant) or AuditError (unreadable data,
     nowhere to write).
     """
-    if (anomalies is None) == (truth is None):
+    if (anomalies is not None) + (truth is not None) + bool(corrupt) != 1:
         raise UsageError(
-            "contaminate takes either --with or --truth", "--with ANOMALIES, or --truth COLUMN|FILE[:COLUMN]"
+            "contaminate takes one of --with, --truth and --corrupt",
+            "--with ANOMALIES, --truth COLUMN|FILE[:COLUMN], or --corrupt KIND",
         )
     if not 0 <= ratio < 1:
         raise UsageError(f"a ratio of {ratio:g} is not possible", "give a share of at least 0 and below 1, such as 0.1")
     if seed < 0:
         raise UsageError(f"a seed of {seed} is not possible", "give 0 or more")
     out = Path(out)
+    if corrupt:
+        if id_column is not None or with_replacement:
+            raise UsageError(
+                "--corrupt has no use for --id-column and --with-replacement", "leave them out; ids are row numbers"
+            )
+        return corrupt_dataset(data, out, corrupt, ratio, severity, seed, force, columns, exclude)
+    if columns or exclude:
+        raise UsageError("--columns and --exclude are for --corrupt", "leave them out")
     try:
         pools = separate(data, truth, id_column) if truth is not None else two_sources(data, anomalies or "")
         inputs = [Input("DATA", data, files_of(pools.data))]
@@ -113,22 +105,14 @@ def contaminate(
             for entry, item in zip(drawn.order.tolist(), ids, strict=True)
             if entry >= normals
         ]
-        _write_manifest(fresh, mixture, seed, given, chosen)
+        write_manifest(fresh, mixture, seed, given, chosen)
     return mixture
 
 
 def _target(out: Path, pools: Pools) -> Target:
-    place = Path(os.path.abspath(out))  # so that "." and "x/.." have a name and a parent
-    if isinstance(pools.data, ImageFolder):
-        return Target.folder(place)
-    form = tables.form_of(pools.data.files)
-    if out.suffix.lower() != form:
-        raise UsageError(
-            f"{out} cannot hold this table: its name has to end in {form}", f"write to {out.stem or 'mixed'}{form}"
-        )
-    if not _columns(pools):
+    if isinstance(pools.data, TableFiles) and not _columns(pools):
         raise UsageError(f"{pools.data.source} has no column but the truth", "give data with features")
-    return Target.file(place)
+    return target_for(out, None if isinstance(pools.data, ImageFolder) else tables.form_of(pools.data.files))
 
 
 def _columns(pools: Pools) -> list[str]:
@@ -173,9 +157,9 @@ def _write_labels(target: Target, key: str, ids: list[str], drawn: Draw, normals
 
 def _inputs_json(pools: Pools) -> dict[str, Any]:
     """What was read, by name and hash: no folders, so that the file is the same on every machine."""
-    given: dict[str, Any] = {"data": _source_json(pools.data), "anomalies": None, "truth": None}
+    given: dict[str, Any] = {"data": source_json(pools.data), "anomalies": None, "truth": None}
     if pools.other is not None:
-        given["anomalies"] = _source_json(pools.other)
+        given["anomalies"] = source_json(pools.other)
     if pools.truth is not None and pools.truth.column is not None:
         given["truth"] = {"column": pools.truth.column}
     elif pools.truth is not None:
@@ -184,32 +168,3 @@ def _inputs_json(pools: Pools) -> dict[str, Any]:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         given["truth"] = {"file": path.name, "column": column, "fingerprint": digest}
     return given
-
-
-def _source_json(source: Source) -> dict[str, Any]:
-    return {"name": source.name, "items": len(source), "fingerprint": source.fingerprint()}
-
-
-def _write_manifest(
-    target: Target, mixture: Mixture, seed: int, inputs: dict[str, Any], chosen: list[dict[str, str]]
-) -> None:
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "anoaudit": __version__,
-        "kind": mixture.kind,
-        "inputs": inputs,
-        "seed": seed,
-        "ratio": {"asked": mixture.asked, "reached": mixture.ratio},
-        "counts": {
-            "items": len(mixture),
-            "normals": mixture.normals,
-            "anomalies": mixture.anomalies,
-            "pool": mixture.pool,
-            "unlabelled": mixture.unlabelled,
-        },
-        "replacement": mixture.replacement,
-        "anomalies": chosen,
-    }
-    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-    # A folder's name need not be UTF-8; ids are made printable by the data room already.
-    target.manifest.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

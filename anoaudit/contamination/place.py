@@ -44,6 +44,18 @@ class Target:
         return Target(*moved)
 
 
+def target_for(out: Path, form: str | None) -> Target:
+    """Where a mixture of images goes (`form` is None), or of tables of that suffix. Raises UsageError."""
+    place = Path(os.path.abspath(out))  # so that "." and "x/.." have a name and a parent
+    if form is None:
+        return Target.folder(place)
+    if out.suffix.lower() != form:
+        raise UsageError(
+            f"{out} cannot hold this table: its name has to end in {form}", f"write to {out.stem or 'mixed'}{form}"
+        )
+    return Target.file(place)
+
+
 @dataclass(frozen=True)
 class Input:
     """What the user gave (a folder, a file or a pattern) and the files it stands for. `option` is how users call it."""

@@ -35,7 +35,7 @@ class Pools:
 
 def two_sources(data: str, anomalies: str) -> Pools:
     """Mode --with: all of DATA is normal, all of ANOMALIES the pool."""
-    first, second = _open(data), _open(anomalies)
+    first, second = open_source(data), open_source(anomalies)
     if isinstance(first, ImageFolder) != isinstance(second, ImageFolder):
         kinds = {True: "images", False: "a table"}
         mine, theirs = (kinds[isinstance(source, ImageFolder)] for source in (first, second))
@@ -56,7 +56,7 @@ def two_sources(data: str, anomalies: str) -> Pools:
 
 def separate(data: str, truth: str, id_column: str | None = None) -> Pools:
     """Mode --truth: DATA is taken apart by what is known about its items."""
-    source = _open(data, truth, id_column)
+    source = open_source(data, truth, ColumnOptions(id_column=id_column))
     if isinstance(source, ImageFolder):
         labels = open_labels(truth)
         labels.translate(source.root, set(source.ids))
@@ -78,8 +78,9 @@ def separate(data: str, truth: str, id_column: str | None = None) -> Pools:
     )
 
 
-def _open(data: str, truth: str | None = None, id_column: str | None = None) -> Source:
-    source = open_dataset(data, ColumnOptions(id_column=id_column), truth=truth)
+def open_source(data: str, truth: str | None = None, options: ColumnOptions | None = None) -> Source:
+    """Images or a table. Raises UsageError for videos, AuditError for a table in which a name is given twice."""
+    source = open_dataset(data, options or ColumnOptions(), truth=truth)
     if not isinstance(source, ImageFolder | TableFiles):
         raise UsageError(f"{data} holds videos; contaminate mixes images or tables", "give a folder of their frames")
     if isinstance(source, TableFiles) and len(set(source.columns)) < len(source.columns):

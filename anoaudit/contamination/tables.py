@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from anoaudit.contamination.draw import Positions
+from anoaudit.contamination.table_faults import Edit
 from anoaudit.data.rows import DELIMITERS, columns_of
 from anoaudit.errors import AuditError, UsageError
 
@@ -49,6 +51,75 @@ def write(parts: Sequence[Part], order: Positions, columns: Sequence[str], path:
         _write_parquet([part.files for part in parts], wanted, rows, columns, path)
     else:
         _write_csv([part.files for part in parts], wanted, rows, columns, path)
+
+
+def rewrite(files: Sequence[Path], columns: Sequence[str], rows: int, edits: Sequence[Edit], path: Path) -> None:
+    """All rows in their order into one file, some cells changed; edits name columns by their place in `columns`.
+
+    Sources of edits are the rows as they were. Raises UsageError and AuditError as `write` does.
+    """
+    by_column: dict[int, list[Edit]] = {}
+    for edit in edits:
+        by_column.setdefault(edit.column, []).append(edit)
+    every = np.arange(rows, dtype=np.int64)
+    if form_of(files) == ".parquet":
+        schema = common_schema(files, columns)
+        empty = {j for j, some in by_column.items() if any(e.value is None and e.source is None for e in some)}
+        fields = [field.with_nullable(True) if j in empty else field for j, field in enumerate(schema)]
+        try:
+            whole = pa.concat_tables([schema.empty_table(), *_parquet_rows(files, every, schema)])
+            whole = whole.unify_dictionaries().combine_chunks().cast(pa.schema(fields))
+            for j, some in by_column.items():
+                whole = whole.set_column(j, whole.schema.field(j), _edited(whole.column(j), some))
+            with pq.ParquetWriter(path, whole.schema, compression="zstd") as writer:
+                writer.write_table(whole, row_group_size=ROW_GROUP)
+        except pa.ArrowException as error:
+            raise AuditError(
+                f"the rows cannot be written as Parquet: {_first_line(error)}", "check the columns' types"
+            ) from error
+        return
+    delimiter = _delimiter_for(columns, _sniff(files[0]))
+    cells = list(_csv_cells(files, every, columns))
+    changed = [(e, cells[e.source][e.column] if e.source is not None else _text(e, cells)) for e in edits]
+    for edit, text in changed:
+        cells[edit.row][edit.column] = text
+    _write_lines(path, columns, delimiter, (csv_line(row, delimiter) for row in cells))
+
+
+def _edited(column: Any, edits: Sequence[Edit]) -> Any:
+    """A column with copies, gaps and new numbers in it."""
+    index, gaps = np.arange(len(column)), np.zeros(len(column), dtype=bool)
+    for edit in edits:
+        if edit.source is not None:
+            index[edit.row] = edit.source
+        gaps[edit.row] |= edit.source is None and edit.value is None
+    column = column.take(pa.array(index, mask=gaps))  # what is taken from nowhere is null, of any type
+    new = {edit.row: edit.value for edit in edits if edit.value is not None}
+    if not new:
+        return column
+    mask = np.zeros(len(column), dtype=bool)
+    rows = sorted(new)
+    mask[rows] = True
+    values = pa.array([_within(new[row], column.type) for row in rows], pa.float64())
+    return pc.replace_with_mask(column.combine_chunks(), pa.array(mask), values.cast(column.type, safe=False))
+
+
+def _within(value: float, kind: Any) -> float:
+    """The number, no further out than an integer column can hold."""
+    if not pa.types.is_integer(kind):
+        return value
+    bits, signed = kind.bit_width, pa.types.is_signed_integer(kind)
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    return float(min(max(value, low), np.nextafter(float(high), 0) if bits == 64 else high))
+
+
+def _text(edit: Edit, cells: Sequence[Sequence[str]]) -> str:
+    """A new number with as many decimals as the old one had."""
+    if edit.value is None:
+        return ""
+    old = cells[edit.row][edit.column].strip()
+    decimals = len(old.partition(".")[2]) if "e" not in old.lower() else 6
+    return f"{edit.value:.{decimals}f}" if round(edit.value, decimals) != float(old) else repr(edit.value)
 
 
 def _write_parquet(
@@ -122,14 +193,23 @@ def _write_csv(
     lines = [
         line for some, keep in zip(files, wanted, strict=True) for line in _csv_lines(some, keep, columns, delimiter)
     ]
+    _write_lines(path, columns, delimiter, (lines[row] for row in rows))
+
+
+def _write_lines(path: Path, columns: Sequence[str], delimiter: str, lines: Iterable[str]) -> None:
     # Bytes that are not UTF-8 go through unchanged, as the reader let them in.
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as out:
         out.write(csv_line(columns, delimiter))
-        out.writelines(lines[row] for row in rows)
+        out.writelines(lines)
 
 
 def _csv_lines(files: Sequence[Path], wanted: Positions, columns: Sequence[str], delimiter: str) -> Iterator[str]:
-    """The wanted rows as lines. What counts as a row is decided as in `anoaudit.data.rows`, so positions agree.
+    """The wanted rows as lines."""
+    return (csv_line(cells, delimiter) for cells in _csv_cells(files, wanted, columns))
+
+
+def _csv_cells(files: Sequence[Path], wanted: Positions, columns: Sequence[str]) -> Iterator[list[str]]:
+    """The wanted rows as cells. What counts as a row is decided as in `anoaudit.data.rows`, so positions agree.
 
     A row of the wrong length stays as it is: it is an item, an unreadable one.
     """
@@ -147,7 +227,7 @@ def _csv_lines(files: Sequence[Path], wanted: Positions, columns: Sequence[str],
                         continue  # the header; a blank line is no row
                     if position in keep:
                         row = cells or [""]
-                        yield csv_line([row[i] for i in places] if len(row) == len(names) else row, delimiter)
+                        yield [row[i] for i in places] if len(row) == len(names) else row
                     position += 1
         except (csv.Error, OSError) as error:
             raise AuditError(f"{path} cannot be read after line {line}: {error}", "mend or remove the line") from error

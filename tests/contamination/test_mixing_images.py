@@ -231,9 +231,9 @@ def test_impossible_ratios(pictures: tuple[Path, Path], tmp_path: Path, ratio: f
 
 def test_options_that_cannot_be_meant(pictures: tuple[Path, Path], tmp_path: Path) -> None:
     good, bad = map(str, pictures)
-    with pytest.raises(UsageError, match="either"):
+    with pytest.raises(UsageError, match="one of --with, --truth and --corrupt"):
         contaminate(good, tmp_path / "mix", ratio=0.1)
-    with pytest.raises(UsageError, match="either"):
+    with pytest.raises(UsageError, match="one of --with, --truth and --corrupt"):
         contaminate(good, tmp_path / "mix", ratio=0.1, anomalies=bad, truth="labels.csv")
     with pytest.raises(UsageError, match="seed"):
         contaminate(good, tmp_path / "mix", ratio=0.1, anomalies=bad, seed=-1)

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anoaudit.contamination import place, tables
-from anoaudit.contamination.mix import Mixture, contaminate
+from anoaudit.contamination.mix import contaminate
+from anoaudit.contamination.result import Mixture
 from anoaudit.data.items import TableSpec
 from anoaudit.data.source import open_dataset
 from anoaudit.errors import AuditError, UsageError
