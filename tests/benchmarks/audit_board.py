@@ -8,7 +8,9 @@ options as they are by default, so --contamination is 0.1 whatever the true shar
 `removed` cells are the default on the table without its anomalies: what its rule flags there is false. Peers come from
 results/peers.json (peers.py), images from results/audit_images.json (audit_images.py). Ranks are among the columns that have
 all tables of the half. Differences have a paired 95 % interval from 10,000 bootstraps over tables, and Wilcoxon's signed-rank
-test (two-sided, by 10,000 random sign flips).
+test (two-sided, exact). `critical_difference` has, of each half and of all tables, the mean ranks of the columns that have all
+tables, Friedman's test, Nemenyi's critical difference and Wilcoxon's test of every pair with Holm's correction, drawn in
+results/audit_board.svg. `wins`: tables where nothing measured there ranks better by AUROC. `published`: see published.py.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from critical_difference import chart, compare, ranks, wilcoxon
 from harness import RESULTS, SHARED, Results, anoaudit, print_table, settings
 from peers import board_rows
+from published import beside_published
 
 from anoaudit.reports.metrics import auroc, average_precision, precision_at
 
@@ -38,6 +42,7 @@ COLUMNS: dict[str, tuple[list[str], bool]] = {
     "icl paper": (["recipe=paper", "detector=icl"], True),
 }
 MEASURES = ("auroc", "average_precision", "precision_at_n")
+PUBLISHED = ("published_auroc", "published_ap", "measured_auroc", "measured_ap")
 BOOTSTRAPS = 10_000
 
 Floats = npt.NDArray[np.float64]
@@ -91,13 +96,17 @@ def by_table(cells: dict[str, Any], column: str) -> ByTable:
     }
 
 
-def ranks(columns: dict[str, ByTable], tables: list[str], key: str) -> dict[str, Floats]:
-    """Rank of each column on each table, 1 is best, ties share; of the columns that have all tables."""
-    whole = [name for name, figures in columns.items() if all(table in figures for table in tables)]
-    values = np.array([[columns[name][table][key] for table in tables] for name in whole]).reshape(len(whole), -1)
-    better = (values[None] > values[:, None]).sum(1)
-    equal = (values[None] == values[:, None]).sum(1) - 1
-    return dict(zip(whole, 1 + better + equal / 2, strict=True))
+def ranks_of(columns: dict[str, ByTable], tables: list[str], key: str) -> dict[str, Floats]:
+    """Rank of each column on each table, of the columns that have all tables."""
+    return ranks(whole(columns, tables, key))
+
+
+def whole(columns: dict[str, ByTable], tables: list[str], key: str) -> dict[str, Floats]:
+    """Column → figure on each table, of the columns that have all tables."""
+    return {
+        name: np.array([figures[table][key] for table in tables])
+        for name, figures in columns.items() if all(table in figures for table in tables)
+    }  # fmt: skip
 
 
 def interval(differences: Floats) -> tuple[float, float]:
@@ -107,18 +116,9 @@ def interval(differences: Floats) -> tuple[float, float]:
     return round(float(low), 4), round(float(high), 4)
 
 
-def wilcoxon(differences: Floats) -> float:
-    """Two-sided p of the signed-rank sum, under random signs."""
-    size = np.abs(differences)
-    rank = (size[None] < size[:, None]).sum(1) + ((size[None] == size[:, None]).sum(1) + 1) / 2
-    rank = np.where(size > 0, rank, 0.0)
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], (BOOTSTRAPS, len(rank)))
-    seen = abs(float((np.sign(differences) * rank).sum()))
-    return float((1 + (np.abs(signs @ rank) >= seen - 1e-9).sum()) / (BOOTSTRAPS + 1))
-
-
 def summary(columns: dict[str, ByTable], peers: set[str], half: str, tables: list[str]) -> list[dict[str, Any]]:
-    by_rank = {key: ranks(columns, tables, key) for key in MEASURES[:2]}
+    by_rank = {key: ranks_of(columns, tables, key) for key in MEASURES[:2]}
+    best = {table: max(figures[table]["auroc"] for figures in columns.values() if table in figures) for table in tables}
     found = []
     for name, figures in columns.items():
         known = [table for table in tables if table in figures]
@@ -132,7 +132,7 @@ def summary(columns: dict[str, ByTable], peers: set[str], half: str, tables: lis
             "mean_precision_at_n": round(mean["precision_at_n"], 4),
             "mean_rank": None if rank is None else round(float(rank.mean()), 2),
             "mean_rank_ap": None if rank is None else round(float(by_rank["average_precision"][name].mean()), 2),
-            "best_on": 0 if rank is None else int((rank == 1).sum()),
+            "wins": sum(figures[table]["auroc"] >= best[table] for table in known),
             "seconds": round(mean["seconds"], 2), "mib": round(mean["mib"]),
         })  # fmt: skip
     return found
@@ -154,7 +154,7 @@ def differences(columns: dict[str, ByTable], peers: set[str], half: str, tables:
                 "mean": round(float(gap.mean()), 4), "interval": interval(gap), "wilcoxon_p": round(wilcoxon(gap), 4),
                 "wins": int((gap > 0).sum()), "losses": int((gap < 0).sum()),
             }  # fmt: skip
-        by_rank = ranks({n: f for n, f in columns.items() if n == "default" or n in peers}, common, "auroc")
+        by_rank = ranks_of({n: f for n, f in columns.items() if n == "default" or n in peers}, common, "auroc")
         gap = by_rank["default"] - by_rank[name]
         entry["rank"] = {"mean": round(float(gap.mean()), 2), "interval": interval(gap)}
         found.append(entry)
@@ -163,14 +163,11 @@ def differences(columns: dict[str, ByTable], peers: set[str], half: str, tables:
 
 def decisions(cells: dict[str, Any], half: str, tables: list[str]) -> dict[str, Any]:
     """The default rule's mean precision (where it flags), recall and false discovery proportion over tables and seeds."""
-    natural = [
-        figures for cell, figures in cells.items() if cell.split("/")[1] == "default" and cell.split("/")[0] in tables
-    ]
-    removed = [
-        figures for cell, figures in cells.items() if cell.split("/")[1] == "removed" and cell.split("/")[0] in tables
-    ]
+    of = {name: [run for cell, run in cells.items() if cell.split("/")[1] == name and cell.split("/")[0] in tables]
+          for name in ("default", "removed")}  # fmt: skip
+    natural, removed = of["default"], of["removed"]
     flagging = [run for run in natural if run["flagged"]]
-    wrong = [(run["flagged"] - run["hits"]) / max(run["flagged"], 1) for run in natural]
+    flags = sum(run["flagged"] for run in natural)
 
     def mean(values: list[float]) -> float | None:
         return round(float(np.mean(values)), 4) if values else None
@@ -179,7 +176,8 @@ def decisions(cells: dict[str, Any], half: str, tables: list[str]) -> dict[str, 
         "half": half, "fits": len(natural), "fits_that_flag": len(flagging),
         "precision": mean([run["hits"] / run["flagged"] for run in flagging]),
         "recall": mean([run["hits"] / run["anomalies"] for run in natural]),
-        "false_discovery_proportion": mean(wrong),
+        "false_discovery_proportion": mean([(run["flagged"] - run["hits"]) / max(run["flagged"], 1) for run in natural]),
+        "false_of_all_flags": round(1 - sum(run["hits"] for run in natural) / flags, 4) if flags else None,
         "removed": {
             "fits": len(removed), "fits_that_flag": sum(run["flagged"] > 0 for run in removed),
             "share_flagged": mean([run["flagged"] / run["rows"] for run in removed]),
@@ -204,7 +202,7 @@ def main() -> None:
     columns = {name: by_table(results.cells, name) for name in COLUMNS}
     columns |= {name if name not in columns else f"{name} (peer)": by_table(peer_cells, name) for name in peers}
     names = set(columns) - set(COLUMNS)
-    results.extra = {"summary": [], "differences": [], "decisions": []}
+    results.extra = {"summary": [], "differences": [], "decisions": [], "critical_difference": []}
     for half in ("dev", "confirm"):
         tables = [table for table, of in half_of.items() if of == half and table in columns["default"]]
         if not tables:
@@ -212,9 +210,29 @@ def main() -> None:
         results.extra["summary"] += summary(columns, names, half, tables)
         results.extra["differences"] += differences(columns, names, half, tables)
         results.extra["decisions"].append(decisions(results.cells, half, tables))
+    for half in ("dev", "confirm", "all"):
+        tables = [table for table, of in half_of.items() if half in (of, "all")]
+        for key in MEASURES[:2]:
+            figures = whole(columns, tables, key)
+            if len(figures) > 1:
+                results.extra["critical_difference"].append({"half": half, "measure": key, **compare(figures)})
+    results.extra["published"] = beside_published(columns, half_of)
     results.extra["summary"] += _document("audit_images").get("summary", [])
     results.write(len(every))
+    _draw(results.extra["critical_difference"])
     _print(results.extra)
+
+
+def _draw(found: list[dict[str, Any]]) -> None:
+    titles = {"dev": "development tables", "confirm": "other tables"}
+    panels = [
+        (f"{entry['tables']} {titles[entry['half']]}", entry)
+        for entry in found
+        if entry["measure"] == "auroc" and "default" in entry["mean_ranks"] and entry["half"] in titles
+    ]
+    if panels:
+        title = "Audit board: fitted on the contaminated table, the same rows ranked"
+        (RESULTS / "audit_board.svg").write_text(chart(title, panels, "default"))
 
 
 def _document(name: str) -> dict[str, Any]:
@@ -226,10 +244,16 @@ def _document(name: str) -> dict[str, Any]:
 def _print(found: dict[str, Any]) -> None:
     rank: Callable[[Any], float] = lambda entry: -entry["mean_auroc"]  # noqa: E731
     print_table(
-        ["half", "column", "tables", "AUROC", "AP", "P@n", "rank", "seconds"],
+        ["half", "column", "tables", "AUROC", "AP", "P@n", "rank", "wins", "seconds", "MiB"],
         [
             [s["half"], s["column"], f"{s['tables']}/{s['of']}", f"{s['mean_auroc']:.3f}", f"{s['mean_ap']:.3f}"]
-            + [f"{s['mean_precision_at_n']:.3f}", str(s["mean_rank"] or ""), f"{s['seconds']:.1f}"]
+            + [
+                f"{s['mean_precision_at_n']:.3f}",
+                str(s["mean_rank"] or ""),
+                str(s["wins"]),
+                f"{s['seconds']:.1f}",
+                str(s["mib"]),
+            ]
             for half in ("dev", "confirm")
             for s in sorted((s for s in found["summary"] if s["family"] == "tables" and s["half"] == half), key=rank)
         ],
@@ -245,7 +269,15 @@ def _print(found: dict[str, Any]) -> None:
             for d in found["differences"]
         ],
     )
-    print("\n" + json.dumps(found["decisions"], indent=1))
+    print("\n" + json.dumps(found["decisions"], indent=1) + "\n")
+    print_table(
+        ["half", "method", "tables", "AUROC published", "AP published", "AUROC here", "AP here"],
+        [
+            [p["half"], p["method"], str(p["tables"])]
+            + ["" if p[key] is None else f"{p[key]:.3f}" for key in PUBLISHED]
+            for p in found["published"]
+        ],
+    )
 
 
 if __name__ == "__main__":

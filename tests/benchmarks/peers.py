@@ -41,13 +41,15 @@ def board_rows(table: str) -> tuple[peers.Rows, npt.NDArray[np.int8]]:
 
 def main() -> None:
     given = settings("PyOD's and DeepOD's detectors on the board's tables", seeds=3)
-    halves = dict(pl.read_csv(SHARED / "data" / "tables.csv").select("table", "half").iter_rows())
+    marks = pl.read_csv(SHARED / "data" / "tables.csv")
+    halves = dict(marks.select("table", "half").iter_rows())
+    sizes = dict(marks.select("table", pl.col("rows").clip(upper_bound=MOST_ROWS) * pl.col("columns")).iter_rows())
     every = [
         f"{table}/{name}/{seed}"
         for name in COLUMNS for seed in range(given.seeds if name in peers.RANDOM else 1) for table in halves
     ]  # fmt: skip
-    if given.budget == "full":  # one seed of all before the others
-        every.sort(key=lambda cell: (cell.split("/")[1] in peers.DEEP) * (1 + int(cell.split("/")[2])))
+    if given.budget == "full":  # of the deep ones one seed of all, the small tables first, before the others
+        every.sort(key=lambda cell: _turn(*cell.split("/"), sizes))
     quick = [cell for cell in every if cell.split("/")[1] not in peers.DEEP]
     wanted = [cell for cell in (every if given.budget == "full" else quick) if given.wants(cell)]
     results = Results("peers", given)
@@ -88,6 +90,10 @@ def main() -> None:
             for s in results.extra["summary"]
         ],
     )
+
+
+def _turn(table: str, name: str, seed: str, sizes: dict[str, int]) -> tuple[int, int]:
+    return (1 + int(seed), sizes[table]) if name in peers.DEEP else (0, 0)
 
 
 def summary(cells: dict[str, Any], halves: dict[str, str]) -> list[dict[str, Any]]:

@@ -1,0 +1,131 @@
+"""The README's tables of the audit board, from results/audit_board.json and audit_images.json.
+
+usage: python tests/benchmarks/board_table.py [--write]
+Prints the tables; --write puts them in the README in place of those with the same first line. tests/test_readme.py compares.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[2] / "README.md"
+LABELS = {
+    "default": "**default**", "gaussian": "`detector=gaussian`", "deep-svdd": "`detector=deep-svdd`", "ntl": "`detector=ntl`",
+    "icl": "`detector=icl`", "ntl paper": "`recipe=paper`", "icl paper": "`recipe=paper detector=icl`",
+    "IForest": "isolation forest", "OCSVM": "one-class SVM", "KNN": "k-NN", "AutoEncoder": "autoencoder", "DeepSVDD": "Deep SVDD",
+    "DeepIsolationForest": "deep isolation forest",
+}  # fmt: skip
+OF_IMAGES = {
+    "default": "default", "nearest patch": "nearest patch", "Gaussian a place": "Gaussian a place", "kNN": "k-NN, pooled",
+    "MCD": "MCD, pooled", "GMM": "Gaussian, pooled", "IForest": "isolation forest, pooled",
+    "EmbeddingOD-KNN": "PyOD EmbeddingOD, k-NN", "EmbeddingOD-LOF": "PyOD EmbeddingOD, LOF",
+    "EmbeddingOD-LUNAR": "PyOD EmbeddingOD, LUNAR",
+}  # fmt: skip
+
+
+def ranking(board: dict[str, Any]) -> str:
+    """AUROC / average precision, mean rank and wins of every column, best first by the development half."""
+    entries = {(s["half"], s["column"]): s for s in board["summary"] if s["family"] == "tables"}
+    columns = sorted({column for _, column in entries}, key=lambda column: -_figure(entries, "dev", column))
+    best = {
+        (half, key): max(s[key] for (of, _), s in entries.items() if of == half and s["tables"] == s["of"])
+        for half in ("dev", "confirm") for key in ("mean_auroc", "mean_ap")
+    }  # fmt: skip
+    count = {half: entries[half, "default"]["of"] for half in ("dev", "confirm")}
+    lines = [
+        f"| | {count['dev']} development tables | rank | wins | {count['confirm']} others | rank | wins |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for column in columns:
+        cells = [LABELS.get(column, column)]
+        for half in ("dev", "confirm"):
+            s = entries.get((half, column))
+            if s is None:
+                cells += ["–", "", ""]
+                continue
+            figures = []
+            for key in ("mean_auroc", "mean_ap"):
+                leads = s["tables"] == s["of"] and s[key] == best[half, key]
+                figures.append(f"**{s[key]:.3f}**" if leads else f"{s[key]:.3f}")
+            some = "" if s["tables"] == s["of"] else f", {s['tables']} tables"
+            rank = "" if s["mean_rank"] is None else f"{s['mean_rank']:.1f}"
+            cells += [" / ".join(figures) + some, rank, str(s["wins"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _figure(entries: dict[tuple[str, str], dict[str, Any]], half: str, column: str) -> float:
+    entry = entries.get((half, column))
+    return float(entry["mean_auroc"]) if entry else 0.0
+
+
+def decisions(board: dict[str, Any]) -> str:
+    """What the default rule flags."""
+    dev, confirm = (next(d for d in board["decisions"] if d["half"] == half) for half in ("dev", "confirm"))
+    lines = ["| | development | others |", "|---|---|---|"]
+    for said, key in (
+        ("anomalies that were flagged, mean", "recall"),
+        ("flags that were wrong, mean (none counts as 0)", "false_discovery_proportion"),
+        ("flags that were wrong, all flags together", "false_of_all_flags"),
+    ):
+        lines.append(f"| {said} | {100 * dev[key]:.0f} % | {100 * confirm[key]:.0f} % |")
+    lines.append(f"| audits with any flag | {dev['fits_that_flag']} of {dev['fits']} | {_of(confirm)} |")
+    share = [100 * d["removed"]["share_flagged"] for d in (dev, confirm)]
+    lines.append(f"| rows flagged once the labelled anomalies were removed | {share[0]:.1f} % | {share[1]:.1f} % |")
+    lines.append(f"| audits with any flag then | {_of(dev['removed'])} | {_of(confirm['removed'])} |")
+    return "\n".join(lines)
+
+
+def _of(found: dict[str, Any]) -> str:
+    return f"{found['fits_that_flag']} of {found['fits']}"
+
+
+def images(found: dict[str, Any]) -> str:
+    """AUROC / average precision on folders of defects and on CIFAR-10, both halves."""
+    groups = [("dev", "defects"), ("confirm", "defects"), ("dev", "cifar10"), ("confirm", "cifar10")]
+    names = {group: {c["column"]: c for c in found["by_kind"] if (c["half"], c["kind"]) == group} for group in groups}
+    lines = [
+        "| | 5 folders of defects, developed on | 9 others | 2 classes of CIFAR-10, developed on | 8 others |",
+        "|---|---|---|---|---|",
+    ]
+    for column, label in OF_IMAGES.items():
+        if not all(column in names[group] for group in groups):
+            continue
+        cells = [label]
+        for group in groups:
+            best = {
+                key: max(c[key] for name, c in names[group].items() if name in OF_IMAGES)
+                for key in ("mean_auroc", "mean_ap")
+            }
+            cells.append(" / ".join(_bold(names[group][column][key], best[key]) for key in best))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _bold(value: float, best: float) -> str:
+    return f"**{value:.3f}**" if value == best else f"{value:.3f}"
+
+
+def tables() -> list[str]:
+    board, found = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("audit_board", "audit_images"))
+    return [decisions(board), ranking(board), images(found)]
+
+
+def with_tables(text: str, new: list[str]) -> str:
+    """The text with each table in place of the one with the same first line."""
+    lines = text.splitlines()
+    for table in new:
+        start = lines.index(table.splitlines()[0])
+        end = next((i for i in range(start, len(lines)) if not lines[i].startswith("|")), len(lines))
+        lines[start:end] = table.splitlines()
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print("\n\n".join(tables()))
+    if "--write" in sys.argv:
+        README.write_text(with_tables(README.read_text(), tables()))
