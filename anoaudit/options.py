@@ -29,12 +29,15 @@ class ImageInput:
     """How a method sees images; its options say so in a property `images`.
 
     `spatial`: a frozen backbone's maps of these strides; `pooled`: its vectors, one an image (the method may `unfreeze` it);
-    `pixels`: squares of `size` pixels a side, for a network of the method's own.
+    `pixels`: squares of `size` pixels a side, for a network of the method's own, or around the named backbone's maps of stride
+    `encoder`. `fit`: whether a picture is stretched to the size, or keeps its proportions with a margin.
     """
 
     kind: Literal["spatial", "pooled", "pixels"]
     strides: tuple[int, ...] = ()
     size: int | None = None
+    encoder: int | None = None
+    fit: Literal["stretch", "pad"] = "stretch"
 
 
 def parse_value(text: str) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anoaudit.errors import UsageError
+from anoaudit.methods.lamp.options import LampOptions
 from anoaudit.methods.loe.options import LoeOptions
 
 
@@ -40,6 +41,15 @@ METHODS = {
             summary="For unlabelled data with anomalies in it: the most anomalous share α of the items is not trained as normal.",
             options=LoeOptions,
             module="anoaudit.methods.loe.method",
+        ),
+        Method(
+            name="lamp",
+            title="Loss amplification",
+            paper="Park et al., Neural Network Training Strategy to Enhance Anomaly Detection Performance: A Perspective on "
+            "Reconstruction Loss Amplification, ICASSP 2024 (arXiv 2308.14595)",
+            summary="For normal training data: an autoencoder whose error shows where an image, or which column of a row, is odd.",
+            options=LampOptions,
+            module="anoaudit.methods.lamp.method",
         ),
     )
 }

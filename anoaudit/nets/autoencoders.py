@@ -5,13 +5,15 @@ They know nothing of the error that is taken of them, or of what is made of it.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from anoaudit.nets.backbones import TimmBackbone
 
 SLOPE = 0.2  # of the LeakyReLUs
 
@@ -65,33 +67,29 @@ class ConvAutoencoder(nn.Module):
 
 
 class TimmAutoencoder(nn.Module):
-    """A timm network as encoder (made with features_only, its last map is taken), the plain decoder behind a 1×1 bottleneck.
+    """A timm network as encoder, up to one of its maps, and the plain decoder behind a 1×1 bottleneck.
 
-    float32[B, 3, H, W] in [0, 1] → the same shape; `mean` and `std` are what the encoder's weights expect. A frozen encoder
-    stays as it is, in eval semantics; else all is trained.
+    float32[B, 3, H, W] in [0, 1] → the same shape. `backbone` gives a map of `depth` halvings. A frozen encoder stays as it is,
+    in eval semantics; else all is trained, from a copy.
     """
 
     def __init__(
         self,
-        net: nn.Module,
+        backbone: TimmBackbone,
         height: int,
         width_px: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        depth: int = 4,
         width: int = 16,
         latent: int = 16,
         frozen: bool = True,
     ) -> None:
         super().__init__()
-        self.net, self.frozen = net, frozen
-        if frozen:
-            net.requires_grad_(False)
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
-        self.register_buffer("std", torch.tensor(std)[:, None, None])
-        info: Any = net.feature_info
-        channels, reduction = int(info.channels()[-1]), int(info.reduction()[-1])
-        depth = reduction.bit_length() - 1
-        self.squeeze = nn.Conv2d(channels, latent, 1)
+        assert backbone.stages is not None
+        self.stage, self.frozen = backbone.stages[0], frozen
+        self.net = backbone.net if frozen else copy.deepcopy(backbone.net).requires_grad_(True)
+        self.register_buffer("mean", backbone.get_buffer("mean") / 255.0)
+        self.register_buffer("std", backbone.get_buffer("std") / 255.0)
+        self.squeeze = nn.Conv2d(backbone.channels, latent, 1)
         filters = [width << k for k in range(depth)]
         self.widen = nn.Conv2d(latent, filters[-1], 1)
         self.decoder = Decoder(filters[::-1], halved(height, width_px, depth)[-2::-1])
@@ -105,7 +103,12 @@ class TimmAutoencoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The reconstruction."""
-        h = self.net((x - self.get_buffer("mean")) / self.get_buffer("std"))[-1]
+        (h,) = self.net.forward_intermediates(  # type: ignore[operator]
+            (x - self.get_buffer("mean")) / self.get_buffer("std"),
+            indices=[self.stage],
+            intermediates_only=True,
+            output_fmt="NCHW",
+        )
         out: Tensor = self.decoder(F.leaky_relu(self.widen(self.squeeze(h)), SLOPE))
         return out
 

@@ -3,32 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from anoaudit.errors import UsageError
-from anoaudit.nets.backbones import BackboneOptions, create
+from anoaudit.nets.backbones import BackboneOptions, TimmBackbone, create, make_backbone
 from anoaudit.nets.wide_resnet import WideResNet
 
 
 class Pixels(nn.Module):
     """The pixels as "features": uint8[B, H, W, 3] → float32[B, 3, H, W] in [−1, 1].
 
-    `network()` makes the untrained network for them and says how many features it gives.
+    `network()` makes the untrained network for them and says how many features it gives; `encoder` is a pretrained one that the
+    method's own network shall stand on.
     """
 
     channels = 3
 
-    def __init__(self, size: int, network: Callable[[], tuple[nn.Module, int]]) -> None:
+    def __init__(
+        self,
+        size: int,
+        network: Callable[[], tuple[nn.Module, int]] | None = None,
+        encoder: TimmBackbone | None = None,
+    ) -> None:
         super().__init__()
         self.height = self.width = size
         self.grid = (size, size)
-        self.network = network
+        self.network, self.encoder = network, encoder
 
     def forward(self, images: Tensor) -> Tensor:
         """In half precision, as the feature cache has them, they are exact to a sixteenth of a grey level."""
         return images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+class UnitPixels(nn.Module):
+    """uint8[B, H, W, 3] → float32[B, 3, H, W] in [0, 1]: what a reconstruction is compared with."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Channels first."""
+        return images.permute(0, 3, 1, 2).float() / 255.0
+
+
+def make_encoder(size: int, stride: int, asked: BackboneOptions) -> tuple[Pixels, dict[str, Any]]:
+    """Pixels for a network that the method makes from scratch, or around the maps of this stride of the timm network named.
+
+    And what the manifest says of it. Raises AuditError and UsageError as `make_backbone` does.
+    """
+    if asked.from_scratch or (asked.name is None and asked.weights is None):
+        if asked.weights is not None or asked.arguments:
+            raise UsageError("--weights and --backbone-arg are for a named --backbone", "leave them out, or name one")
+        return Pixels(size), {"name": "none", "recipe": "autoencoder", "size": [size, size], "channels": 3}
+    made = make_backbone(replace(asked, arguments={**asked.arguments, "size": size}), [stride])
+    assert made is not None  # None is for the default's weights
+    return Pixels(size, encoder=made[0]), made[1]
 
 
 def make_pixels(size: int, asked: BackboneOptions) -> tuple[Pixels, dict[str, Any]]:

@@ -18,6 +18,15 @@ class TableDetector(nn.Module):
         return score
 
 
+class ColumnDetector(TableDetector):
+    """float64[B, D] → score float32[B], errors float32[B, D], one a column. The head offers `score_and_errors(x_BF)`."""
+
+    def forward(self, items: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Scores and columns' errors of a batch of rows."""
+        result: tuple[Tensor, Tensor] = self.head.score_and_errors(self.inlet(items))  # type: ignore[operator]
+        return result
+
+
 class PooledDetector(nn.Module):
     """uint8[B, H, W, 3] → score float32[B]. The head offers `score(x_BC)` of pooled features."""
 

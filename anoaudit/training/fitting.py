@@ -196,10 +196,12 @@ def _backbone(
         return None, None, []
     from anoaudit.nets.backbones import BackboneOptions, make_backbone
     from anoaudit.nets.filter_bank import FilterBank
-    from anoaudit.nets.pixels import make_pixels
+    from anoaudit.nets.pixels import make_encoder, make_pixels
 
     wanted: ImageInput = settings.options.images
     asked = BackboneOptions(settings.backbone, settings.weights, settings.backbone_arguments)
+    if wanted.size is not None and wanted.encoder is not None:
+        return *make_encoder(wanted.size, wanted.encoder, asked), []
     if wanted.size is not None:
         return *make_pixels(wanted.size, asked), []
     if not asked.from_scratch:

@@ -9,6 +9,7 @@ from torch import nn
 
 from anoaudit.model.session import Session
 from anoaudit.nets.autoencoders import ConvAutoencoder, MLPAutoencoder, Tiled, TimmAutoencoder
+from anoaudit.nets.backbones import TimmBackbone
 from anoaudit.training.export import export
 
 
@@ -27,8 +28,9 @@ class Scored(nn.Module):
 def timm_encoder(height: int, width: int, frozen: bool = True) -> TimmAutoencoder:
     import timm
 
-    net = timm.create_model("mobilenetv2_035", features_only=True, pretrained=False, out_indices=(0, 1, 2, 3))
-    return TimmAutoencoder(net, height, width, [0.5] * 3, [0.25] * 3, width=4, latent=8, frozen=frozen)
+    net = timm.create_model("mobilenetv2_035", num_classes=0, pretrained=False)
+    backbone = TimmBackbone(net, height, width, [0.5] * 3, [0.25] * 3, [16])
+    return TimmAutoencoder(backbone, height, width, 4, 4, 8, frozen)
 
 
 NETS = {
