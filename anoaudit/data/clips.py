@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anoaudit.data.decoding import MAX_PIXELS, resized, within
-from anoaudit.data.items import Picture
+from anoaudit.data.decoding import MAX_PIXELS, entering, resized, within
+from anoaudit.data.items import ImageSpec, Picture
 from anoaudit.errors import AuditError
 
 if TYPE_CHECKING:
@@ -174,10 +174,11 @@ def frames(path: Path, damage: _Damage | None = None) -> Generator[tuple[int, fl
             damage.cut = f"cut off: ends at {end - start:.2f} s of {length:.2f} s"
 
 
-def pixels(frame: av.VideoFrame, height: int, width: int) -> npt.NDArray[np.uint8] | str:
-    """uint8[height, width, 3] of a frame, whole and upright, or the reason why there is none."""
+def pixels(frame: av.VideoFrame, spec: ImageSpec) -> Picture | str:
+    """A frame as it enters a model, whole and upright, or the reason why it does not."""
     try:
-        return resized(_upright(frame), width, height)
+        image = _upright(frame)
+        return Picture(entering(image, spec, *image.size), *image.size)
     except UnreadableVideoError as error:
         return str(error)
 

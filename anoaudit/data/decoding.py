@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from anoaudit.data.items import Picture
+from anoaudit.data.items import ImageSpec, Picture
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 #: Restricting the formats keeps Pillow's rarely-used parsers (and Ghostscript) away from hostile files.
@@ -27,6 +27,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 1024 * 1024
 TILE = 1024  # pixels a side
+MARGIN = 127  # grey, around a picture that keeps its proportions
 
 # What is wrong with a file is said in its reason, once; Pillow's own remarks on stderr would come between the results.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -48,9 +49,9 @@ class UnreadableImageError(Exception):
     """The file gives no pixels; the message is the reason shown in the score table."""
 
 
-def read_image(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Pixels of an image file, uint8[height, width, 3]. Raises UnreadableImageError with a reason."""
-    return decode(_read(path), height, width)
+def read_image(path: Path, spec: ImageSpec) -> Picture:
+    """An image file as it enters a model, uint8[height, width, 3], and its own size. Raises UnreadableImageError with a reason."""
+    return decode(_read(path), spec)
 
 
 def read_picture(path: Path, longest: int) -> Picture:
@@ -58,7 +59,7 @@ def read_picture(path: Path, longest: int) -> Picture:
 
     Raises UnreadableImageError with a reason, for the very files that `read_image` refuses.
     """
-    return _decode(_read(path), longest, lambda width, height: within(longest, width, height))
+    return _decode(_read(path), longest, lambda image, *size: resized(image, *within(longest, *size)))
 
 
 def within(longest: int, width: int, height: int) -> tuple[int, int]:
@@ -67,9 +68,9 @@ def within(longest: int, width: int, height: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def decode(data: bytes, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Pixels of an encoded image, uint8[height, width, 3]. Raises UnreadableImageError with a reason."""
-    return _decode(data, max(width, height), lambda *_: (width, height)).pixels
+def decode(data: bytes, spec: ImageSpec) -> Picture:
+    """An encoded image as `read_image` gives it. Raises UnreadableImageError with a reason."""
+    return _decode(data, max(spec.width, spec.height), lambda image, *size: entering(image, spec, *size))
 
 
 def _read(path: Path) -> bytes:
@@ -91,8 +92,10 @@ def _read(path: Path) -> bytes:
         raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from None
 
 
-def _decode(data: bytes, longest: int, size_for: Callable[[int, int], tuple[int, int]]) -> Picture:
-    """The picture resized to `size_for(width, height)` of the upright original; `longest` is that size's longest side."""
+def _decode(data: bytes, longest: int, draw: Callable[[Image.Image, int, int], npt.NDArray[np.uint8]]) -> Picture:
+    """What `draw(image, width, height)` makes of the upright picture, which may come in a smaller scale than the original whose
+    size is told; `longest` is the result's longest side.
+    """
     if not data:
         raise UnreadableImageError("empty file (0 bytes)")
     try:
@@ -109,7 +112,7 @@ def _decode(data: bytes, longest: int, size_for: Callable[[int, int], tuple[int,
             width, height = upright.size
             if reduced != whole:
                 width, height = whole if upright.size == reduced else (whole[1], whole[0])
-            return Picture(resized(upright, *size_for(width, height)), width, height)
+            return Picture(draw(upright, width, height), width, height)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -123,6 +126,17 @@ def _decode(data: bytes, longest: int, size_for: Callable[[int, int], tuple[int,
         if "truncated" in text.lower() or isinstance(error, EOFError):
             raise UnreadableImageError("truncated image") from None
         raise UnreadableImageError(f"damaged image: {' '.join(text.split())[:120]}") from None
+
+
+def entering(image: Image.Image, spec: ImageSpec, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """uint8[spec.height, spec.width, 3] of a picture that was `width` × `height` pixels, of files and video frames alike."""
+    left, top, w, h = spec.place(width, height)
+    pixels = resized(image, w, h)
+    if (w, h) == (spec.width, spec.height):
+        return pixels
+    whole = np.full((spec.height, spec.width, 3), MARGIN, dtype=np.uint8)
+    whole[top : top + h, left : left + w] = pixels
+    return whole
 
 
 def resized(image: Image.Image, width: int, height: int) -> npt.NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from anoaudit.data.decoding import SUFFIXES, UnreadableImageError, read_image, r
 from anoaudit.data.items import UNLABELLED, Chunk, ImageSpec, InputSpec, Kind, Picture
 from anoaudit.data.labels import Labels
 
-Decoded = npt.NDArray[np.uint8] | str  # pixels, or the reason why there are none
+Decoded = Picture | str  # as it enters the model, or the reason why it does not
 PICTURES_AHEAD = 8
 
 
@@ -134,7 +134,7 @@ class ImageFolder:
 
     def _collect(self, indices: npt.NDArray[np.intp], futures: list[Future[Decoded]], spec: ImageSpec) -> Chunk:
         results = [future.result() for future in futures]
-        pixels = [result for result in results if not isinstance(result, str)]
+        found = [result for result in results if not isinstance(result, str)]
         ids = [self.ids[i] for i in indices]
         nothing = np.full(len(ids), UNLABELLED, dtype=np.int8)
         return Chunk(
@@ -142,10 +142,11 @@ class ImageFolder:
             ids=ids,
             groups=[group_of(item) for item in ids],
             reasons=[result if isinstance(result, str) else None for result in results],
-            values=np.stack(pixels) if pixels else np.empty((0, spec.height, spec.width, 3), dtype=np.uint8),
+            values=pixels_of(found, spec),
             truth=self._truth.of(ids) if self._truth else nothing,
             labels=self._labels.of(ids) if self._labels else nothing,
             times=None if self._times is None else self._times[indices],
+            sizes=sizes_of(found),
         )
 
     def outline(self) -> str:
@@ -155,6 +156,18 @@ class ImageFolder:
     def fingerprint(self) -> str:
         """See Dataset."""
         return fingerprint_of(self.ids, self.paths)
+
+
+def pixels_of(pictures: Sequence[Picture], spec: ImageSpec) -> npt.NDArray[np.uint8]:
+    """uint8[R, H, W, 3]."""
+    if not pictures:
+        return np.empty((0, spec.height, spec.width, 3), dtype=np.uint8)
+    return np.stack([picture.pixels for picture in pictures])
+
+
+def sizes_of(pictures: Sequence[Picture]) -> npt.NDArray[np.int64]:
+    """int64[R, 2], width and height of the originals."""
+    return np.array([(picture.width, picture.height) for picture in pictures], dtype=np.int64).reshape(-1, 2)
 
 
 def outline_of(names: Sequence[str], paths: Sequence[Path]) -> str:
@@ -215,7 +228,7 @@ def image_paths(root: Path) -> tuple[list[Path], int]:
 
 def _decode(path: Path, spec: ImageSpec) -> Decoded:
     try:
-        return read_image(path, spec.height, spec.width)
+        return read_image(path, spec)
     except UnreadableImageError as error:
         return str(error)
 

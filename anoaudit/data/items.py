@@ -30,6 +30,7 @@ class Chunk:
     truth: npt.NDArray[np.int8]
     labels: npt.NDArray[np.int8]
     times: npt.NDArray[np.float64] | None = None
+    sizes: npt.NDArray[np.int64] | None = None  # int64[R, 2], width and height of the readable images as they were
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,19 +52,36 @@ class Picture:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """How images enter a model: the whole picture resized, uint8 RGB."""
+    """How images enter a model: the whole picture resized, uint8 RGB.
+
+    It is stretched to the input, or with fit=pad keeps its proportions in the middle of it, with grey margins.
+    """
 
     height: int
     width: int
+    fit: Literal["stretch", "pad"] = "stretch"
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's `input`."""
-        return {
-            "kind": "images",
-            "height": self.height,
-            "width": self.width,
-            "resize": "bilinear, whole image, no crop",
-        }
+        values = {"kind": "images", "height": self.height, "width": self.width}
+        if self.fit == "pad":
+            return {**values, "resize": "bilinear, whole image, proportions kept, grey margin", "fit": "pad"}
+        return {**values, "resize": "bilinear, whole image, no crop"}
+
+    def place(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, width and height of a picture of this size within the input."""
+        if self.fit == "stretch":
+            return 0, 0, self.width, self.height
+        scale = min(self.width / width, self.height / height)
+        w, h = max(1, round(width * scale)), max(1, round(height * scale))
+        return (self.width - w) // 2, (self.height - h) // 2, w, h
+
+    def without_margin(self, values: npt.NDArray[Any], width: int, height: int) -> npt.NDArray[Any]:
+        """The part of a map [h, w] of the whole input that lies on a picture of this size."""
+        left, top, w, h = self.place(width, height)
+        rows, columns = values.shape
+        first, last = top * rows // self.height, -(-(top + h) * rows // self.height)
+        return values[first:last, left * columns // self.width : -(-(left + w) * columns // self.width)]
 
 
 @dataclass(frozen=True)
@@ -121,7 +139,7 @@ InputSpec = ImageSpec | TableSpec
 def spec_from_json(values: dict[str, Any]) -> InputSpec:
     """Read the manifest's `input`. Raises KeyError, TypeError or ValueError when it is malformed."""
     if values["kind"] == "images":
-        return ImageSpec(height=int(values["height"]), width=int(values["width"]))
+        return ImageSpec(int(values["height"]), int(values["width"]), values.get("fit", "stretch"))
     return TableSpec(
         columns=tuple(ColumnRule.from_json(rule) for rule in values["columns"]), dropped=dict(values.get("dropped", {}))
     )

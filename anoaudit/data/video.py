@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anoaudit.data import clips
-from anoaudit.data.images import Decoded, fingerprint_of, item_id, natural, outline_of
+from anoaudit.data.images import Decoded, fingerprint_of, item_id, natural, outline_of, pixels_of, sizes_of
 from anoaudit.data.items import UNLABELLED, Chunk, ImageSpec, InputSpec, Kind, Picture
 from anoaudit.data.labels import Labels
 
@@ -97,8 +97,8 @@ class VideoFiles:
     def _chunks(self, spec: ImageSpec, size: int, only: npt.NDArray[np.bool_] | None) -> Generator[Chunk, None, None]:
         wanted = np.ones(len(self), dtype=bool) if only is None else only
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="frames") as pool:
-            batch: list[Made[npt.NDArray[np.uint8]]] = []
-            for made in self._made(wanted, pool, lambda frame: clips.pixels(frame, spec.height, spec.width)):
+            batch: list[Made[Picture]] = []
+            for made in self._made(wanted, pool, lambda frame: clips.pixels(frame, spec)):
                 batch.append(made)
                 if len(batch) == size:
                     yield self._chunk(batch, spec)
@@ -106,9 +106,9 @@ class VideoFiles:
             if batch:
                 yield self._chunk(batch, spec)
 
-    def _chunk(self, batch: list[Made[npt.NDArray[np.uint8]]], spec: ImageSpec) -> Chunk:
+    def _chunk(self, batch: list[Made[Picture]], spec: ImageSpec) -> Chunk:
         results: list[Decoded] = [made if isinstance(made, str) else made.result() for _, made in batch]
-        pixels = [result for result in results if not isinstance(result, str)]
+        found = [result for result in results if not isinstance(result, str)]
         places = [self._place(item) for item, _ in batch]
         ids = [self._id(item) for item, _ in batch]
         nothing = np.full(len(ids), UNLABELLED, dtype=np.int8)
@@ -118,10 +118,11 @@ class VideoFiles:
             ids=ids,
             groups=[self.names[file] for file, _ in places],
             reasons=[result if isinstance(result, str) else None for result in results],
-            values=np.stack(pixels) if pixels else np.empty((0, spec.height, spec.width, 3), dtype=np.uint8),
+            values=pixels_of(found, spec),
             truth=self._truth.of(ids) if self._truth else nothing,
             labels=self._labels.of(ids) if self._labels else nothing,
             times=np.array(times, dtype=np.float64),
+            sizes=sizes_of(found),
         )
 
     def _made(

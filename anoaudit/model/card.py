@@ -58,7 +58,8 @@ def _alpha(training: dict[str, Any]) -> str:
 def input_line(manifest: Manifest) -> str:
     """What the model sees, as Markdown."""
     if isinstance(manifest.input, ImageSpec):
-        return f"images, resized whole to {manifest.input.width}×{manifest.input.height}."
+        kept = " with their proportions kept, in grey margins" if manifest.input.fit == "pad" else ""
+        return f"images, resized whole to {manifest.input.width}×{manifest.input.height}{kept}."
     names = ", ".join(f"`{rule.name}`" for rule in manifest.input.columns[:20])
     more = f" and {len(manifest.input.columns) - 20} more" if len(manifest.input.columns) > 20 else ""
     return f"{len(manifest.input.columns)} columns: {names}{more}."

@@ -137,6 +137,8 @@ def _spec(values: dict[str, Any]) -> InputSpec:
         for side in ("height", "width"):
             if not 1 <= _whole(values[side], side) <= MAX_SIDE:
                 raise ValueError(f"the input's {side} is {values[side]}")
+        if values.get("fit", "stretch") not in ("stretch", "pad"):
+            raise ValueError(f"the input's fit is {values['fit']!r}")
         return spec_from_json(values)
     if values["kind"] != "table":
         raise ValueError(f"input is of kind {values['kind']!r}")

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from anoaudit.data.items import Dataset, ImageSpec, Picture
+from anoaudit.data.items import Chunk, Dataset, ImageSpec, Picture
 from anoaudit.errors import AuditError
 
 if TYPE_CHECKING:
     from anoaudit.model.session import Session
     from anoaudit.scoring.table import ScoreTable
 
-__all__ = ["Mapped", "Picture", "changed", "marked", "pictures", "run_maps", "worst"]
+__all__ = ["Mapped", "Picture", "changed", "marked", "on_pictures", "pictures", "run_maps", "worst"]
 
 BATCH = 32
 AT_LEAST = 20
@@ -72,7 +72,8 @@ def run_maps(dataset: Dataset, session: Session, spec: ImageSpec, only: Mask) ->
     """The marked items through the model again, in the dataset's order, a batch at a time. Raises AuditError."""
     with _reading(dataset):
         for chunk in dataset.chunks(spec, BATCH, only):
-            scores, maps = session.run(chunk.values) if len(chunk.values) else (np.empty(0, np.float32), None)
+            scores, found = session.run(chunk.values) if len(chunk.values) else (np.empty(0, np.float32), None)
+            maps = None if found is None else on_pictures(found, chunk, spec)
             place = iter(range(len(scores)))
             for item, reason in zip(chunk.ids, chunk.reasons, strict=True):
                 if reason is not None:
@@ -83,6 +84,13 @@ def run_maps(dataset: Dataset, session: Session, spec: ImageSpec, only: Mask) ->
                     yield Mapped(item, reason="the model gives no finite map")
                 else:
                     yield Mapped(item, float(scores[i]), maps[i])
+
+
+def on_pictures(maps: npt.NDArray[np.float32], chunk: Chunk, spec: ImageSpec) -> list[npt.NDArray[np.float32]]:
+    """Each readable item's map (of float32[R, h, w]) without what lies on the margin around its picture."""
+    if chunk.sizes is None:
+        return list(maps)
+    return [spec.without_margin(values, *size) for values, size in zip(maps, chunk.sizes.tolist(), strict=True)]
 
 
 def pictures(

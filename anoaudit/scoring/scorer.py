@@ -25,6 +25,7 @@ from anoaudit.errors import AuditError
 from anoaudit.model.calibration import Calibration
 from anoaudit.model.session import BATCH, Session
 from anoaudit.scoring.decisions import Rule, decide, parse_count, ranks
+from anoaudit.scoring.maps import on_pictures
 from anoaudit.scoring.table import READABLE, UNREADABLE, ScoreTable, ScoreTableWriter, Summary
 from anoaudit.scoring.why import explain_maps, explain_rows
 
@@ -116,7 +117,7 @@ def _score_chunk(chunk: Chunk, session: Session, spec: InputSpec) -> tuple[pl.Da
         if isinstance(spec, TableSpec):
             why[readable] = explain_rows(chunk.values, spec, more)
         elif more is not None:
-            why[readable] = explain_maps(more)
+            why[readable] = explain_maps(on_pictures(more, chunk, spec))
         for i in np.flatnonzero(readable & ~np.isfinite(values)):
             reasons[i], values[i], why[i] = "the model gives no finite score", np.nan, None
     ok = np.array([reason is None for reason in reasons], dtype=bool)

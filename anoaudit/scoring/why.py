@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -75,12 +77,12 @@ def _special(value: float, rule: ColumnRule) -> str:
     return f"= {rule.categories[code]!r}" if code < len(rule.categories) else "unseen value"
 
 
-def explain_maps(maps: npt.NDArray[np.float32]) -> list[str]:
-    """`peak x 31 %, y 55 %` from the left upper corner; maps are float32[B, h, w]."""
-    count, height, width = maps.shape
-    flat = maps.reshape(count, -1).argmax(axis=1)
-    rows, columns = np.divmod(flat, width)
-    return [
-        f"peak x {100 * (x + 0.5) / width:.0f} %, y {100 * (y + 0.5) / height:.0f} %"
-        for y, x in zip(rows, columns, strict=True)
-    ]
+def explain_maps(maps: Iterable[npt.NDArray[np.float32]]) -> list[str]:
+    """`peak x 31 %, y 55 %` from the left upper corner; each map is float32[h, w]."""
+    return [_peak(values) for values in maps]
+
+
+def _peak(values: npt.NDArray[np.float32]) -> str:
+    height, width = values.shape
+    y, x = divmod(int(values.argmax()), width)
+    return f"peak x {100 * (x + 0.5) / width:.0f} %, y {100 * (y + 0.5) / height:.0f} %"

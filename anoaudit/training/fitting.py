@@ -93,7 +93,8 @@ def fit_detector(
         _note_dropped(spec.dropped, dataset, reporter)
     else:
         assert backbone is not None
-        spec = ImageSpec(height=int(backbone.height), width=int(backbone.width))  # type: ignore[arg-type]
+        seen: ImageInput = settings.options.images
+        spec = ImageSpec(int(backbone.height), int(backbone.width), seen.fit)  # type: ignore[arg-type]
     split = _split(dataset, spec, settings, too_many, reporter)
     checkpoints = Checkpoints(part, _identity(dataset, spec, split, settings, backbone_facts), resume)
     if resume and not checkpoints.found:

@@ -36,6 +36,7 @@ from PIL import Image
 
 from anoaudit import api
 from anoaudit.data.decoding import UnreadableImageError, read_image
+from anoaudit.data.items import ImageSpec
 from anoaudit.errors import AuditError
 from anoaudit.model.artefact import load_model
 from anoaudit.model.card import render_card
@@ -78,7 +79,7 @@ def model(path: Path) -> str:
 
 def image(path: Path) -> str:
     try:
-        pixels = read_image(path, 64, 48)
+        pixels = read_image(path, ImageSpec(64, 48)).pixels
     except UnreadableImageError as error:
         assert_line(str(error))
         return "refused"

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from anoaudit.data.decoding import read_image
 from anoaudit.data.encoding import infer_spec
+from anoaudit.data.items import ImageSpec
 from anoaudit.methods.lamp.amplifier import training_loss
 from anoaudit.methods.lamp.heads import ImageReconstruction, Reconstruction, RowReconstruction
 from anoaudit.methods.lamp.method import EPOCHS, STEPS
@@ -81,7 +82,8 @@ def pictures(family: str, size: int) -> tuple[npt.NDArray[np.uint8], Labels]:
     root = root_of(family)
     normal, odd = ("normal", "abnormal") if family == "cubes" else ("good", "defect")
     paths = [(path, k) for k, name in enumerate((normal, odd)) for path in sorted((root / name).glob("*"))]
-    return np.stack([read_image(path, size, size) for path, _ in paths]), np.array([k for _, k in paths], dtype=np.int8)
+    images = [read_image(path, ImageSpec(size, size)).pixels for path, _ in paths]
+    return np.stack(images), np.array([k for _, k in paths], dtype=np.int8)
 
 
 def split(labels: Labels, seed: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -18,10 +18,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from anoaudit.data import decoding
-from anoaudit.data.decoding import UnreadableImageError, decode, read_image
+from anoaudit.data.decoding import UnreadableImageError, read_image
+from anoaudit.data.items import ImageSpec
 
 SIDE = 32
 pytestmark = pytest.mark.filterwarnings("ignore")  # pytest shows what anoaudit silences
+
+
+def decode(data: bytes, height: int, width: int) -> np.ndarray:
+    return decoding.decode(data, ImageSpec(height, width)).pixels
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:
@@ -74,6 +79,23 @@ def test_output_has_the_asked_shape_and_nothing_is_cropped() -> None:
     assert pixels[12, -1].tolist() == [0, 0, 255]
 
 
+@pytest.mark.parametrize(("width", "height", "left", "top"), [(40, 20, 0, 8), (20, 40, 8, 0), (33, 33, 0, 0)])
+def test_padding_keeps_the_proportions(width: int, height: int, left: int, top: int) -> None:
+    spec = ImageSpec(SIDE, SIDE, "pad")
+    found = decoding.decode(encoded(Image.new("RGB", (width, height), (255, 0, 0)), "PNG"), spec)
+    red = np.full((SIDE, SIDE), False)
+    red[top : SIDE - top, left : SIDE - left] = True
+    assert ((found.pixels == [255, 0, 0]).all(2) == red).all()
+    assert (found.pixels[~red] == decoding.MARGIN).all()
+    assert (found.width, found.height) == (width, height)
+    for scale in (1, 2, 4):  # of the input, and of coarser maps
+        values = red[::scale, ::scale].astype(np.float32)
+        inner = spec.without_margin(values, width, height)
+        assert inner.all()
+        assert inner.sum() == values.sum()
+        assert ImageSpec(SIDE, SIDE).without_margin(values, width, height) is not inner
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"])
 def test_truncated_files_have_a_reason(form: str) -> None:
     data = encoded(Image.effect_noise((64, 64), 80).convert("RGB"), form)
@@ -105,7 +127,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         "device.jpg": "not a regular file",
     }.items():
         with pytest.raises(UnreadableImageError, match=words):
-            read_image(tmp_path / name, SIDE, SIDE)
+            read_image(tmp_path / name, ImageSpec(SIDE, SIDE))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
@@ -114,7 +136,7 @@ def test_permission_denied(tmp_path: Path) -> None:
     path.write_bytes(encoded(scene(), "PNG"))
     path.chmod(0)
     with pytest.raises(UnreadableImageError, match="permission denied"):
-        read_image(path, SIDE, SIDE)
+        read_image(path, ImageSpec(SIDE, SIDE))
 
 
 @pytest.mark.parametrize("size", [(40_000, 40_000), (12_000, 9_000), (2_000_000_000, 2)])
@@ -128,7 +150,7 @@ def test_file_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (tmp_path / "a.png").write_bytes(encoded(scene(), "PNG"))
     monkeypatch.setattr(decoding, "MAX_BYTES", 10)
     with pytest.raises(UnreadableImageError, match="too large"):
-        read_image(tmp_path / "a.png", SIDE, SIDE)
+        read_image(tmp_path / "a.png", ImageSpec(SIDE, SIDE))
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
@@ -304,9 +326,10 @@ def test_a_fresh_process_reads_every_format_and_is_quiet(tmp_path: Path) -> None
 import sys
 from pathlib import Path
 from anoaudit.data.decoding import UnreadableImageError, read_image
+from anoaudit.data.items import ImageSpec
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
-        read_image(path, 8, 8)
+        read_image(path, ImageSpec(8, 8))
     except UnreadableImageError as error:
         if path.stem.isdigit():
             print(path.name, error)

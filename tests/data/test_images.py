@@ -133,9 +133,9 @@ def test_order_does_not_depend_on_threads(tmp_path: Path, monkeypatch: pytest.Mo
         picture(tmp_path / f"{i}.png", i)
     real = images.read_image
 
-    def slow(path: Path, height: int, width: int) -> object:
+    def slow(path: Path, spec: ImageSpec) -> object:
         time.sleep(random.random() / 100)
-        return real(path, height, width)
+        return real(path, spec)
 
     monkeypatch.setattr(images, "read_image", slow)
     data = open_dataset(str(tmp_path))
@@ -162,10 +162,10 @@ def test_abandoning_the_chunks_early_does_not_hang(tmp_path: Path, monkeypatch: 
     decoded = []
     real = images.read_image
 
-    def counted(path: Path, height: int, width: int) -> object:
+    def counted(path: Path, spec: ImageSpec) -> object:
         decoded.append(path)
         time.sleep(0.001)
-        return real(path, height, width)
+        return real(path, spec)
 
     monkeypatch.setattr(images, "read_image", counted)
     for _ in range(3):

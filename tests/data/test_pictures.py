@@ -10,6 +10,7 @@ from PIL import Image
 
 from anoaudit.data.decoding import UnreadableImageError, read_image, read_picture
 from anoaudit.data.images import PICTURES_AHEAD, ImageFolder
+from anoaudit.data.items import ImageSpec
 
 
 def scene(width: int, height: int) -> Image.Image:
@@ -32,7 +33,7 @@ def test_upright_in_its_proportions_with_the_originals_size(tmp_path: Path, form
     height, width = found.pixels.shape[:2]
     assert max(height, width) == min(longest, 801)
     assert width / height == pytest.approx(found.width / found.height, rel=0.02)
-    model = read_image(path, height, width)  # the very pixels that a model of this size would see
+    model = read_image(path, ImageSpec(height, width)).pixels  # the very pixels that a model of this size would see
     assert np.abs(found.pixels.astype(int) - model).max() <= 2
 
 
