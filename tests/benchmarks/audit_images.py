@@ -7,10 +7,11 @@ labels, the backbone mobilenetv2_100, all options as they are by default (so --c
 
 `default` cells run the program's fit and audit with the exported graph replaced by the detector that it is made of, and each
 image's features computed once; `whole` cells run the program as a user does, for its seconds and memory. `removed` is the same
-folder without its anomalies, for the decisions; `places` is the default's ranking with whole=false. Peers: the distance to the
-nearest patch of other images; a Gaussian a place on the same maps (plain, as PaDiM); k-NN (fifth neighbour), isolation forest, MCD
-and one Gaussian (GMM) on pooled features, standardised, the last two after a PCA to at most 16 components, a quarter of the
-images.
+folder without its anomalies, for the decisions; `places` is the default's ranking with whole=false. Peers (image_peers.py): the
+distance to the nearest patch of other images; a Gaussian a place on the same maps (plain, as PaDiM); k-NN (fifth neighbour),
+isolation forest, MCD and one Gaussian (GMM) on pooled features, standardised, the last two after a PCA to at most 16 components, a
+quarter of the images; and, if ANOAUDIT_PEERS_PYTHON is set, PyOD's EmbeddingOD on the same pooled features. A seed is another
+draw of the anomalies, too.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,9 @@ import numpy.typing as npt
 import polars as pl
 import torch
 from harness import Results, anoaudit, print_table, settings
-from image_sets import ARGUMENTS, CIFAR, DEV, RATIOS, WEIGHTS, backbone, families, features_of, mixed, nearest_patch
-from loe_spatial import scores_of
-from sklearn.covariance import MinCovDet
-from sklearn.decomposition import PCA
-from sklearn.ensemble import IsolationForest
-from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import NearestNeighbors
+from image_peers import ALPHA, PEERS, POOLED, PYTHON, peer_scores
+from image_sets import ARGUMENTS, CIFAR, DEV, RATIOS, WEIGHTS, backbone, families, features_of, mixed
+from peer_detectors import EMBEDDING
 from torch import Tensor, nn
 
 from anoaudit import api
@@ -49,8 +45,6 @@ from anoaudit.reports.metrics import auroc, average_precision, precision_at
 from anoaudit.scoring.decisions import make_rule
 from anoaudit.training.fitting import FitSettings, fit_detector
 
-Scores = npt.NDArray[np.float64]
-ALPHA = 0.1
 WHOLE = ("cubes", "PA_BRG01_RL", "cifar10_0")
 
 
@@ -137,47 +131,6 @@ def whole(folder: Path, seed: int) -> tuple[pl.DataFrame, float, float]:
         return pl.read_parquet(Path(name, "m", "scores.parquet")), seconds, peak
 
 
-def knn(x: npt.NDArray[np.float32], seed: int) -> Scores:
-    return NearestNeighbors(n_neighbors=6).fit(x).kneighbors(x)[0][:, 5]  # the first is the image itself
-
-
-def iforest(x: npt.NDArray[np.float32], seed: int) -> Scores:
-    return -IsolationForest(random_state=seed).fit(x).score_samples(x)
-
-
-def reduced(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return PCA(min(16, len(x) // 4), random_state=0).fit_transform(x)
-
-
-def mcd(x: npt.NDArray[np.float32], seed: int) -> Scores:
-    return MinCovDet(random_state=seed).fit(reduced(x)).mahalanobis(reduced(x))
-
-
-def gmm(x: npt.NDArray[np.float32], seed: int) -> Scores:
-    return -GaussianMixture(1, random_state=seed).fit(reduced(x)).score_samples(reduced(x))
-
-
-POOLED: dict[str, Callable[[npt.NDArray[np.float32], int], Scores]] = {
-    "kNN": knn, "IForest": iforest, "MCD": mcd, "GMM": gmm,
-}  # fmt: skip
-PEERS = ("nearest patch", "Gaussian a place", *POOLED)
-
-
-def peer_scores(column: str, family: str, ids: list[str], seed: int) -> Scores:
-    if column in POOLED:
-        x = features_of(family, ids, pooled=True).astype(np.float32)
-        std = x.std(0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return POOLED[column]((x[:, std > 0] - x.mean(0)[std > 0]) / std[std > 0], seed)
-    maps = features_of(family, ids)
-    if column == "nearest patch":
-        return nearest_patch(maps)
-    assignment: Any = "refine" if column == "places" else "blind"
-    options = LoeOptions(detector="gaussian", assignment=assignment, whole=False).for_data("images")
-    return scores_of(maps, np.full(len(ids), -1, dtype=np.int8), options, ALPHA, seed)
-
-
 def measure(cell: str) -> dict[str, Any]:
     family, ratio, column, seed = cell.split("/")
     folder, truth = mixed(family, "0" if ratio == "removed" else ratio, int(seed))
@@ -188,8 +141,9 @@ def measure(cell: str) -> dict[str, Any]:
     began = time.perf_counter()
     found: dict[str, Any] = {"items": len(ids), "anomalies": int(y.sum())}
     if column in (*PEERS, "places"):
-        scores = peer_scores(column, family, ids, int(seed))
-        found["seconds"] = round(time.perf_counter() - began, 2)  # without the backbone's, which `rate` has
+        scores, seconds = peer_scores(column, family, ids, int(seed))
+        seconds = time.perf_counter() - began if seconds is None else seconds
+        found["seconds"] = round(seconds, 2)  # without the backbone's
     else:
         if column == "whole":
             table, seconds, peak = whole(folder, int(seed))
@@ -212,39 +166,49 @@ def half_of(family: str) -> str:
     return "dev" if family in DEV else "confirm"
 
 
+def by_set(cells: dict[str, Any], half: str) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
+    """(family, ratio) → column → means over the seeds that all columns have; of the columns that have all of the half."""
+    sets = [
+        (family, ratio) for family in all_families() if half_of(family) == half
+        for ratio in RATIOS if f"{family}/{ratio}/default/0" in cells
+    ]  # fmt: skip
+    columns = [
+        c for c in ("default", "places", *PEERS) if all(f"{family}/{ratio}/{c}/0" in cells for family, ratio in sets)
+    ]
+    found = {}
+    for family, ratio in sets:
+        runs = {column: [cells.get(f"{family}/{ratio}/{column}/{seed}") for seed in range(100)] for column in columns}
+        seeds = [seed for seed in range(100) if all(runs[column][seed] for column in columns)]
+        found[family, ratio] = {
+            column: {
+                key: float(np.mean([runs[column][seed].get(key, np.nan) for seed in seeds]))
+                for key in ("auroc", "ap", "p_at_n", "seconds")
+            } | {"seeds": len(seeds)}
+            for column in columns
+        }  # fmt: skip
+    return found
+
+
 def summary(cells: dict[str, Any]) -> list[dict[str, Any]]:
-    """Means over family × ratio (of each, over its seeds) where all columns are there, dev and confirm apart."""
-    columns = ("default", *PEERS)
+    """Means over family × ratio, dev and confirm apart."""
     found = []
     whole_seconds = [c["seconds"] for name, c in cells.items() if "/whole/" in name]
     for half in ("dev", "confirm"):
-        means: dict[tuple[str, str], dict[str, tuple[float, float, float, float]]] = {}
-        for family in (f for f in all_families() if half_of(f) == half):
-            for ratio in RATIOS:
-                seeds = [
-                    s for s in range(100)
-                    if all(f"{family}/{ratio}/{column}/{s}" in cells for column in columns)
-                ]  # fmt: skip
-                if seeds:
-                    means[family, ratio] = {
-                        column: tuple(
-                            np.mean([cells[f"{family}/{ratio}/{column}/{s}"].get(key, np.nan) for s in seeds])
-                            for key in ("auroc", "ap", "p_at_n", "seconds")
-                        )
-                        for column in columns
-                    }  # type: ignore[misc]
-        if not means:
-            continue
-        aurocs = np.array([[entry[column][0] for column in columns] for entry in means.values()])
+        means = by_set(cells, half)
+        columns = [column for column in next(iter(means.values()), {}) if column != "places"]
+        aurocs = np.array([[entry[column]["auroc"] for column in columns] for entry in means.values()])
         ranks = np.array([[(row > value).sum() + ((row == value).sum() + 1) / 2 for value in row] for row in aurocs])
         for i, column in enumerate(columns):
-            own = np.array([entry[column] for entry in means.values()])
-            seconds = np.mean(whole_seconds) if column == "default" and whole_seconds else own[:, 3].mean()
+            mean = {
+                key: float(np.mean([entry[column][key] for entry in means.values()]))
+                for key in means[next(iter(means))][column]
+            }
+            seconds = float(np.mean(whole_seconds)) if column == "default" and whole_seconds else mean["seconds"]
             found.append({
                 "family": "images", "half": half, "column": column, "is_peer": column != "default", "sets": len(means),
-                "mean_auroc": float(own[:, 0].mean()), "mean_ap": float(own[:, 1].mean()),
-                "mean_p_at_n": float(own[:, 2].mean()), "mean_rank": float(ranks[:, i].mean()),
-                "seconds": None if np.isnan(seconds) else float(seconds),
+                "seeds": min(entry[column]["seeds"] for entry in means.values()),
+                "mean_auroc": mean["auroc"], "mean_ap": mean["ap"], "mean_p_at_n": mean["p_at_n"],
+                "mean_rank": float(ranks[:, i].mean()), "seconds": None if np.isnan(seconds) else seconds,
             })  # fmt: skip
     return found
 
@@ -254,15 +218,14 @@ def by_kind(cells: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for half in ("dev", "confirm"):
         for kind in ("defects", "cifar10"):
-            names = [
-                name for name in cells
-                if "/places/" in name and half_of(name.split("/")[0]) == half and name.startswith("cifar10") == (kind == "cifar10")
-                and name.replace("/places/", "/default/") in cells
+            means = [
+                entry for (family, _), entry in by_set(cells, half).items()
+                if family.startswith("cifar10") == (kind == "cifar10")
             ]  # fmt: skip
-            for column in ("default", "places", *PEERS) if names else ():
-                here = [cells[other] for name in names if (other := name.replace("/places/", f"/{column}/")) in cells]
+            for column in means[0] if means else ():
+                here = [entry[column] for entry in means]
                 found.append({
-                    "half": half, "kind": kind, "column": column, "cells": len(here),
+                    "half": half, "kind": kind, "column": column, "sets": len(here), "seeds": min(c["seeds"] for c in here),
                     "mean_auroc": float(np.mean([c["auroc"] for c in here])), "mean_ap": float(np.mean([c["ap"] for c in here])),
                 })  # fmt: skip
     return found
@@ -300,12 +263,13 @@ def all_families() -> list[str]:
 def main() -> None:
     given = settings("audit of contaminated image folders", seeds=1)
     asked = all_families() if given.budget == "full" else list(DEV)
+    columns = (
+        ["default", *PEERS, "places"] if PYTHON else ["default", *(c for c in PEERS if c not in EMBEDDING), "places"]
+    )
     every = [f"{family}/0.1/whole/0" for family in WHOLE]
     for seed in range(given.seeds):
         for family in asked:
-            every += [
-                f"{family}/{ratio}/{column}/{seed}" for ratio in RATIOS for column in ("default", *PEERS, "places")
-            ]
+            every += [f"{family}/{ratio}/{column}/{seed}" for ratio in RATIOS for column in columns]
             every.append(f"{family}/removed/default/{seed}")
     wanted = [
         cell for cell in every if not given.only or cell.split("/")[0] in given.only or cell.split("/")[2] in given.only
