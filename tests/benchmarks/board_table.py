@@ -1,7 +1,7 @@
-"""The README's tables of the audit board, from results/audit_board.json and audit_images.json.
+"""The READMEs' tables of the audit board, from results/audit_board.json and audit_images.json.
 
 usage: python tests/benchmarks/board_table.py [--write]
-Prints the tables; --write puts them in the README in place of those with the same first line. tests/test_readme.py compares.
+Prints the tables; --write puts them in the READMEs in place of those with the same first line. tests/test_board.py compares.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[2] / "README.md"
+MORE = Path(__file__).parent / "README.md"
 LABELS = {
     "default": "**default**", "gaussian": "`detector=gaussian`", "deep-svdd": "`detector=deep-svdd`", "ntl": "`detector=ntl`",
     "icl": "`detector=icl`", "ntl paper": "`recipe=paper`", "icl paper": "`recipe=paper detector=icl`",
@@ -110,9 +111,29 @@ def _bold(value: float, best: float) -> str:
     return f"**{value:.3f}**" if value == best else f"{value:.3f}"
 
 
-def tables() -> list[str]:
+def published(board: dict[str, Any]) -> str:
+    """AUROC / average precision of published methods and of the default on the tables in common; measured here in brackets."""
+    halves = {half: {p["method"]: p for p in board["published"] if p["half"] == half} for half in ("dev", "confirm")}
+    count = [next(iter(entries.values()))["tables"] for entries in halves.values()]
+    lines = [f"| published, and (measured here) | {count[0]} development tables | {count[1]} others |", "|---|---|---|"]
+    for method in halves["dev"]:
+        cells = [LABELS.get(method, method)]
+        for entries in halves.values():
+            here, there = (_pair(entries.get(method, {}), kind) for kind in ("measured", "published"))
+            cells.append(" ".join(filter(None, [there, f"({here})" if here else ""])))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _pair(entry: dict[str, Any], kind: str) -> str:
+    area, precision = entry.get(f"{kind}_auroc"), entry.get(f"{kind}_ap")
+    return "" if area is None else f"{area:.3f} / {precision:.3f}"
+
+
+def tables() -> dict[Path, list[str]]:
+    """The tables of each README."""
     board, found = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("audit_board", "audit_images"))
-    return [decisions(board), ranking(board), images(found)]
+    return {README: [decisions(board), ranking(board), images(found)], MORE: [published(board)]}
 
 
 def with_tables(text: str, new: list[str]) -> str:
@@ -126,6 +147,7 @@ def with_tables(text: str, new: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    print("\n\n".join(tables()))
-    if "--write" in sys.argv:
-        README.write_text(with_tables(README.read_text(), tables()))
+    for path, found in tables().items():
+        print("\n\n".join(found) + "\n")
+        if "--write" in sys.argv:
+            path.write_text(with_tables(path.read_text(), found))
