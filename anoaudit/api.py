@@ -16,6 +16,7 @@ from anoaudit.progress import Reporter
 if TYPE_CHECKING:
     from anoaudit.contamination.result import Mixture
     from anoaudit.data.items import Dataset
+    from anoaudit.data.tables import ColumnOptions
     from anoaudit.scoring.table import ScoreTable
 
 DEFAULT_MAX_UNREADABLE = "5%"
@@ -57,6 +58,7 @@ def fit(
     columns: Sequence[str] = (),
     exclude: Sequence[str] = (),
     id_column: str | None = None,
+    image_column: str | None = None,
     fps: float | None = None,
     max_unreadable: str = DEFAULT_MAX_UNREADABLE,
     fdr: float | None = None,
@@ -73,6 +75,7 @@ def fit(
     the model directory. Raises UsageError and AuditError.
     """
     from anoaudit import options as parsing
+    from anoaudit.data.tables import ColumnOptions
     from anoaudit.methods.registry import find_method
     from anoaudit.model.alpha import DEFAULT, parse_contamination
     from anoaudit.model.artefact import SCORES
@@ -104,7 +107,8 @@ def fit(
         from anoaudit.model.session import require_cuda
 
         require_cuda()
-    dataset = _open(data, columns, exclude, id_column, truth, labels, fps, reporter)
+    chosen_columns = ColumnOptions(tuple(columns), tuple(exclude), id_column, image_column)
+    dataset = _open(data, chosen_columns, truth, labels, fps, reporter)
     values = values.for_data(dataset.kind)
     path = Path(out) if out is not None else Path(f"{dataset.name}.anoaudit")
     if path.exists() and not force:
@@ -145,6 +149,7 @@ def score(
     truth: str | None = None,
     device: str = "auto",
     id_column: str | None = None,
+    image_column: str | None = None,
     fps: float | None = None,
     max_unreadable: str = DEFAULT_MAX_UNREADABLE,
     fdr: float | None = None,
@@ -157,6 +162,7 @@ def score(
 
     `fps` is how many frames a second of a video or a folder of frames. Raises UsageError and AuditError.
     """
+    from anoaudit.data.tables import ColumnOptions
     from anoaudit.model.artefact import load_model
     from anoaudit.model.session import Session
     from anoaudit.scoring.decisions import make_rule
@@ -167,7 +173,9 @@ def score(
     rule, clauses, limit = make_rule(fdr, threshold, top_k), parse_clauses(fail_on), parse_limit(max_unreadable)
     _device(device)
     loaded = load_model(Path(model))
-    dataset = _open(data, (), (), id_column, truth, None, fps, reporter, usual_id=loaded.manifest.data.get("id_column"))
+    usual = {role: name for role in ("id", "image") if (name := loaded.manifest.data.get(f"{role}_column")) is not None}
+    options = ColumnOptions(id_column=id_column, image_column=image_column)
+    dataset = _open(data, options, truth, None, fps, reporter, usual)
     if dataset.kind != loaded.manifest.input.to_json()["kind"]:
         kind = loaded.manifest.input.to_json()["kind"]
         raise AuditError(
@@ -302,7 +310,7 @@ def _write(path: Path, dataset: Dataset, settings: Any, fitted: Any, table: Scor
         method=settings.method.name, options=fitted.options, input=fitted.spec, outputs=fitted.outputs,
         calibration=fitted.calibration.to_json(), training=fitted.training,
         data={"name": dataset.name, "fingerprint": table.summary.fingerprint, "rows": table.summary.rows,
-              "id_column": settings.id_column},
+              "id_column": settings.id_column, "image_column": getattr(dataset, "column", None)},
         parity=fitted.parity, opset=fitted.opset, versions=fitted.versions, backbone=fitted.backbone,
         warnings=fitted.warnings, anoaudit=__version__,
     )  # fmt: skip
@@ -335,26 +343,24 @@ def _result(table: ScoreTable, clauses: Sequence[Any], limit: Any, sources: tupl
 
 def _open(
     data: str | Path,
-    columns: Sequence[str],
-    exclude: Sequence[str],
-    id_column: str | None,
+    options: ColumnOptions,
     truth: str | None,
     labels: str | None,
     fps: float | None,
     reporter: Reporter,
-    usual_id: str | None = None,
+    usual: dict[str, str] | None = None,
 ) -> Dataset:
     from anoaudit.data.source import open_dataset
-    from anoaudit.data.tables import ColumnOptions, TableFiles
 
-    dataset = open_dataset(str(data), ColumnOptions(tuple(columns), tuple(exclude), id_column), truth, labels, fps)
+    dataset = open_dataset(str(data), options, truth, labels, fps, usual)
     if dataset.timed:
         with reporter.phase("counting frames", None):
             count = len(dataset)
         rate = f"--fps {fps:g}" if fps is not None else "all of them; --fps takes fewer"
         reporter.note(f"{count:,} frames in {dataset.source} ({rate})")
-    if id_column is None and isinstance(dataset, TableFiles) and usual_id in dataset.columns:
-        dataset.options = replace(dataset.options, id_column=usual_id)  # the one that fit was told
+    named = getattr(dataset, "named", None)
+    if named is not None:
+        reporter.note(f"the images are in column {named['image']!r} of {dataset.source}")
     return dataset
 
 

@@ -71,7 +71,7 @@ def write_maps(given: Scored, out: Path, top: int | None, force: bool, reporter:
     only = marked(dataset, given.table, rows["id"])
     scores: dict[str, float] = {}
     with writing_directory(out, "--maps") as folder:
-        found = _run(dataset, model, only, scores, reporter)
+        found = _run(dataset, model, only, set(rows["id"]), scores, reporter)
         written, scale = mapfiles.write_maps(folder, rows, found, pictures(dataset, only, mapfiles.LONGEST))
         if not written:
             raise AuditError(
@@ -108,7 +108,7 @@ def write_html(given: Scored, out: Path, top: int | None, reporter: Reporter) ->
             scores: dict[str, float] = {}
             maps = {}
             if given.model is not None and maps_there:
-                for item in _run(dataset, given.model, only, scores, reporter):
+                for item in _run(dataset, given.model, only, set(rows["id"]), scores, reporter):
                     if item.map is not None:
                         maps[item.id] = item.map
             side = pictured.longest_side(rows.height)
@@ -132,8 +132,11 @@ def _open(given: Scored) -> Dataset:
     """The data that was scored: from `--data`, else from where it was then. Raises AuditError naming --data."""
     from anoaudit.data.source import open_dataset
 
+    data = given.model.manifest.data if given.model is not None else {}
+    roles = {role: str(data[f"{role}_column"]) for role in ("id", "image") if data.get(f"{role}_column")}
+    usual = roles | given.table.summary.columns
     if given.data is not None:
-        dataset = open_dataset(given.data)
+        dataset = open_dataset(given.data, usual=usual)
         if dataset.kind != "images":
             raise AuditError(f"--data {given.data} holds no images", "give the folder that was scored")
         return dataset
@@ -144,7 +147,7 @@ def _open(given: Scored) -> Dataset:
     if not Path(source).exists():
         raise AuditError(f"{source}, which was scored, is not there any more", hint)
     try:
-        dataset = open_dataset(source)
+        dataset = open_dataset(source, usual=usual)
     except AnoauditError as error:
         raise AuditError(error.message, hint) from error
     if dataset.kind != "images":
@@ -152,8 +155,10 @@ def _open(given: Scored) -> Dataset:
     return dataset
 
 
-def _run(dataset: Dataset, model: Model, only: Mask, scores: dict[str, float], reporter: Reporter) -> Iterator[Mapped]:
-    """The marked items' maps; their scores are put into `scores` on the way."""
+def _run(
+    dataset: Dataset, model: Model, only: Mask, ids: set[str], scores: dict[str, float], reporter: Reporter
+) -> Iterator[Mapped]:
+    """The marked items' maps; their scores are put into `scores` on the way. Raises AuditError for an item not among `ids`."""
     from anoaudit.data.items import ImageSpec
     from anoaudit.model.session import Session
     from anoaudit.scoring.maps import run_maps
@@ -165,6 +170,11 @@ def _run(dataset: Dataset, model: Model, only: Mask, scores: dict[str, float], r
         reporter.note(session.note)
     with reporter.phase("drawing maps", int(only.sum())) as task:
         for done, item in enumerate(run_maps(dataset, session, spec, only), 1):
+            if item.id not in ids:
+                raise AuditError(
+                    f"{dataset.source} names its items otherwise than the scores do ({item.id!r})",
+                    "give the model that scored it with --model, or score it again",
+                )
             if item.score is not None:
                 scores[item.id] = item.score
             task.update(done)
@@ -249,6 +259,8 @@ def _fit_command(model: Model, source: str, rule: Iterable[str]) -> str:
         options += ["--backbone", str(manifest.backbone["name"])]
     if manifest.data.get("id_column"):
         options += ["--id-column", str(manifest.data["id_column"])]
+    if manifest.data.get("image_column"):
+        options += ["--image-column", str(manifest.data["image_column"])]
     for key, value in _chosen(manifest).items():
         options += ["--set", f"{key}={value}"]
     return _words("anoaudit", "fit", source, "--method", manifest.method, *options, *rule, "-o", str(model.path))

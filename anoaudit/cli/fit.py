@@ -89,6 +89,7 @@ def command(
     columns: shared.Columns = [],  # noqa: B006
     exclude: shared.Exclude = [],  # noqa: B006
     id_column: shared.IdColumn = None,
+    image_column: shared.ImageColumn = None,
     fps: shared.Fps = None,
     max_unreadable: shared.MaxUnreadable = "5%",
     form: shared.FormatOption = None,
@@ -110,7 +111,8 @@ def command(
         data, method=method, out=out, contamination=contamination, alpha_sensitivity=alpha_sensitivity, labels=labels,
         train_on=train_on, truth=truth, backbone=backbone, weights=weights, backbone_args=backbone_arg, device=device.value,
         seed=seed, options=set_, resume=resume, force=force, columns=shared.names(columns), exclude=shared.names(exclude),
-        id_column=id_column, fps=fps, max_unreadable=max_unreadable, fdr=fdr, threshold=threshold, top_k=top_k, fail_on=fail_on,
+        id_column=id_column, image_column=image_column, fps=fps, max_unreadable=max_unreadable,
+        fdr=fdr, threshold=threshold, top_k=top_k, fail_on=fail_on,
         reporter=reporter,
     )  # fmt: skip
     code = shared.emit(result, None, (form or shared.Format.table).value, top)

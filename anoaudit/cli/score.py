@@ -33,6 +33,7 @@ def command(
     truth: shared.Truth = None,
     device: shared.DeviceOption = shared.Device.auto,
     id_column: shared.IdColumn = None,
+    image_column: shared.ImageColumn = None,
     fps: shared.Fps = None,
     max_unreadable: shared.MaxUnreadable = "5%",
     fdr: shared.Fdr = None,
@@ -48,7 +49,8 @@ def command(
     page, reporter = shared.html_file(html, (), truth), StderrReporter()
     result = api.score(
         data, model=model, truth=truth, device=device.value,
-        id_column=id_column, fps=fps, max_unreadable=max_unreadable, fdr=fdr, threshold=threshold, top_k=top_k, fail_on=fail_on,
+        id_column=id_column, image_column=image_column, fps=fps, max_unreadable=max_unreadable,
+        fdr=fdr, threshold=threshold, top_k=top_k, fail_on=fail_on,
         reporter=reporter,
     )  # fmt: skip
     shared.refuse_overwriting(path, result.sources, truth)

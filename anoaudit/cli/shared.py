@@ -42,7 +42,7 @@ DataArgument = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder of images, a video, a Parquet or CSV file, a folder of them, or a quoted pattern.",
+        help="A folder of images, a video, a Parquet, Arrow or CSV file, a folder of them, or a quoted pattern.",
     ),
 ]
 Truth = Annotated[
@@ -61,6 +61,14 @@ Exclude = Annotated[
 ]
 IdColumn = Annotated[
     str | None, typer.Option(metavar="NAME", help="The column that names the rows.", rich_help_panel=DATA)
+]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Tables of images: the column of their bytes or paths; found by itself where it holds bytes.",
+        rich_help_panel=DATA,
+    ),
 ]
 Fps = Annotated[
     float | None,

@@ -10,9 +10,11 @@ import numpy as np
 
 from anoaudit.contamination import tables
 from anoaudit.contamination.draw import Positions
+from anoaudit.data.image_table import ImageTable
 from anoaudit.data.images import ImageFolder
 from anoaudit.data.items import UNLABELLED, Chunk, TableSpec
 from anoaudit.data.labels import Labels, open_labels
+from anoaudit.data.rows import ARROW
 from anoaudit.data.source import open_dataset
 from anoaudit.data.tables import SCAN_ROWS, ColumnOptions, TableFiles
 from anoaudit.errors import AuditError, UsageError
@@ -82,7 +84,10 @@ def open_source(data: str, truth: str | None = None, options: ColumnOptions | No
     """Images or a table. Raises UsageError for videos, AuditError for a table in which a name is given twice."""
     source = open_dataset(data, options or ColumnOptions(), truth=truth)
     if not isinstance(source, ImageFolder | TableFiles):
-        raise UsageError(f"{data} holds videos; contaminate mixes images or tables", "give a folder of their frames")
+        what = "a table of images" if isinstance(source, ImageTable) else "videos"
+        raise UsageError(f"{data} holds {what}; contaminate takes folders of images, or tables", "give such a folder")
+    if isinstance(source, TableFiles) and source.files[0].suffix.lower() in ARROW:
+        raise UsageError(f"{data} is an Arrow file; contaminate takes Parquet and CSV", "convert it")
     if isinstance(source, TableFiles) and len(set(source.columns)) < len(source.columns):
         twice = next(name for name in source.columns if source.columns.count(name) > 1)
         raise AuditError(f"{data} has two columns named {twice!r}", "rename one of them")

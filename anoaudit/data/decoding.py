@@ -59,7 +59,12 @@ def read_picture(path: Path, longest: int) -> Picture:
 
     Raises UnreadableImageError with a reason, for the very files that `read_image` refuses.
     """
-    return _decode(_read(path), longest, lambda image, *size: resized(image, *within(longest, *size)))
+    return decode_picture(_read(path), longest)
+
+
+def decode_picture(data: bytes, longest: int) -> Picture:
+    """An encoded image for the eye, as `read_picture` gives it. Raises UnreadableImageError with a reason."""
+    return _decode(data, longest, lambda image, *size: resized(image, *within(longest, *size)))
 
 
 def within(longest: int, width: int, height: int) -> tuple[int, int]:

@@ -1,13 +1,14 @@
-"""Rows from Parquet and CSV files in bounded memory: frames of raw columns, one row per input row, none dropped."""
+"""Rows from Parquet, Arrow and CSV files in bounded memory: frames of raw columns, one row per input row, none dropped."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import polars as pl
 import polars.selectors as cs
@@ -16,7 +17,8 @@ import pyarrow.parquet as pq
 
 from anoaudit.errors import AuditError
 
-SUFFIXES = frozenset({".parquet", ".csv", ".tsv"})
+ARROW = frozenset({".arrow", ".feather", ".ipc"})
+SUFFIXES = frozenset({".parquet", ".csv", ".tsv"}) | ARROW
 NULL_TOKENS = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "NaT", "null", "NULL", "None", "none")
 DELIMITERS = ",;\t|"
 csv.field_size_limit(16 * 1024 * 1024)
@@ -40,6 +42,9 @@ def columns_of(path: Path) -> list[str]:
     if path.suffix.lower() == ".parquet":
         with _parquet(path) as file:
             names = list(file.schema_arrow.names)
+    elif path.suffix.lower() in ARROW:
+        with _arrow(path) as reader:
+            names = list(reader.schema.names)
     else:
         names, _ = _header(path)
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -49,9 +54,11 @@ def columns_of(path: Path) -> list[str]:
 
 
 def read_rows(path: Path, size: int, columns: Sequence[str] | None = None) -> Iterator[RawRows]:
-    """All rows of a Parquet or CSV file. Raises AuditError on a damaged file."""
+    """All rows of a Parquet, Arrow (Feather) or CSV file. Raises AuditError on a damaged file."""
     if path.suffix.lower() == ".parquet":
         yield from _parquet_rows(path, size, columns)
+    elif path.suffix.lower() in ARROW:
+        yield from _arrow_rows(path, size, columns)
     else:
         yield from _csv_rows(path, size, columns)
 
@@ -77,6 +84,46 @@ def _parquet_rows(path: Path, size: int, columns: Sequence[str] | None) -> Itera
                 frame = _from_arrow(batch) if batch.num_columns else pl.DataFrame({"": [None] * len(batch)})
                 yield RawRows(path, start, frame, [None] * len(batch))
                 start += len(batch)
+        except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
+            raise AuditError(
+                f"{path} is damaged after row {start}: {_first_line(error)}", "re-create the file"
+            ) from error
+
+
+@contextlib.contextmanager
+def _arrow(path: Path) -> Iterator[Any]:
+    """A reader of an Arrow file or of a stream in a file, as Hugging Face's `datasets` keeps them."""
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("not a regular file")
+        source = pa.memory_map(str(path))
+        try:
+            reader: Any = pa.ipc.open_file(source)
+        except pa.ArrowInvalid:
+            source.seek(0)
+            reader = pa.ipc.open_stream(source)
+    except (pa.ArrowException, OSError) as error:
+        raise AuditError(
+            f"{path} is not a readable Arrow file: {_first_line(error)}", "check or re-create the file"
+        ) from error
+    with source:
+        yield reader
+
+
+def _arrow_rows(path: Path, size: int, columns: Sequence[str] | None) -> Iterator[RawRows]:
+    start = 0
+    with _arrow(path) as reader:
+        places = [i for i, name in enumerate(reader.schema.names) if columns is None or name in columns]
+        count = getattr(reader, "num_record_batches", None)
+        batches = iter(reader) if count is None else (reader.get_batch(i) for i in range(count))
+        try:
+            for whole in batches:
+                some = whole.select([whole.schema.names[i] for i in places])
+                for at in range(0, len(whole), size):
+                    length = min(size, len(whole) - at)
+                    frame = _from_arrow(some.slice(at, length)) if places else pl.DataFrame({"": [None] * length})
+                    yield RawRows(path, start, frame, [None] * length)
+                    start += length
         except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
             raise AuditError(
                 f"{path} is damaged after row {start}: {_first_line(error)}", "re-create the file"

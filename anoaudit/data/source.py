@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import glob
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from anoaudit.data import clips, decoding, rows
+from anoaudit.data.image_table import ImageTable, image_column
 from anoaudit.data.images import ImageFolder, scan
 from anoaudit.data.items import Dataset
 from anoaudit.data.labels import open_labels, split_spec
@@ -14,6 +17,7 @@ from anoaudit.data.tables import ColumnOptions, TableFiles
 from anoaudit.data.video import VideoFiles
 from anoaudit.errors import AuditError, UsageError
 
+FORMS = ({".parquet"}, rows.ARROW, {".csv", ".tsv"})
 KNOWN = decoding.SUFFIXES | clips.SUFFIXES | rows.SUFFIXES
 
 
@@ -23,13 +27,15 @@ def open_dataset(
     truth: str | None = None,
     labels: str | None = None,
     fps: float | None = None,
+    usual: Mapping[str, str] | None = None,
 ) -> Dataset:
     """A folder of images, a video, a Parquet or CSV file, a folder of them, or a glob pattern.
 
     A folder with any image in it is a folder of images, else one with any video is videos (other files in it are ignored
-    and counted); a folder with both Parquet and CSV files is read as its Parquet files. `fps` samples so many frames a
-    second of a video, and makes a folder of images a sequence of frames. Raises AuditError when there is nothing to audit
-    and UsageError when the options do not fit.
+    and counted); a folder with tables of several formats is read as those of the first, Parquet before Arrow before CSV. A
+    table with a column of pictures is images. `fps` samples so many frames a second of a video, and makes a folder of images
+    a sequence of frames. `usual` names columns (`id`, `image`) that count where nothing else is asked for and the table has
+    them. Raises AuditError when there is nothing to audit and UsageError when the options do not fit.
     """
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise UsageError(f"--fps {fps:g} is no rate", "give frames a second, for example 2 or 0.5")
@@ -42,10 +48,11 @@ def open_dataset(
     videos = [path for path in paths if path.suffix.lower() in clips.SUFFIXES]
     seen = images or videos
     if seen:
-        if options.columns or options.exclude or options.id_column:
+        if options != ColumnOptions():
             what = "images" if images else "videos"
             raise UsageError(
-                f"{data} holds {what}; --columns, --exclude and --id-column are for tables", "leave them out"
+                f"{data} holds {what}; --columns, --exclude, --id-column and --image-column are for tables",
+                "leave them out",
             )
         ignored += len(paths) - len(seen)
         known = (open_labels(truth) if truth else None, open_labels(labels) if labels else None)
@@ -56,12 +63,26 @@ def open_dataset(
         )
     if fps is not None and paths:
         raise UsageError(f"{data} is a table; --fps is for videos and folders of frames", "leave it out")
-    tables = [path for path in paths if path.suffix.lower() == ".parquet"] or paths
+    by_form = ([path for path in paths if path.suffix.lower() in form] for form in FORMS)
+    tables = next((some for some in by_form if some), [])
     if not tables:
         raise AuditError(
             f"{data} holds nothing to audit ({ignored} other files)", f"readable are {', '.join(sorted(KNOWN))}"
         )
-    return TableFiles(data, root, tables, options, truth, labels, ignored + len(paths) - len(tables))
+    table = TableFiles(data, root, tables, options, truth, labels, ignored + len(paths) - len(tables))
+    known_columns = {role: name for role, name in (usual or {}).items() if name in table.columns}
+    options = replace(
+        options,
+        id_column=options.id_column or known_columns.get("id"),
+        image_column=options.image_column or known_columns.get("image"),
+    )
+    table.options = options
+    if options.columns or options.exclude:  # then its rows are meant, whatever else is in it
+        if options.image_column is not None:
+            raise UsageError("--image-column leaves no use for --columns and --exclude", "leave them out")
+        return table
+    column = image_column(table, options.image_column)
+    return table if column is None else ImageTable(table, column)
 
 
 def _find(data: str) -> tuple[Path, list[Path], int]:

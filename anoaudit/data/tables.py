@@ -26,11 +26,12 @@ SAMPLE_ROWS = 200_000  # rules and statistics come from a uniform sample of at m
 
 @dataclass(frozen=True)
 class ColumnOptions:
-    """Which columns are features (`--columns`, `--exclude`) and which one names the items (`--id-column`)."""
+    """Which columns are features (`--columns`, `--exclude`), which one names the items, which one holds their pictures."""
 
     columns: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     id_column: str | None = None
+    image_column: str | None = None  # of a table of images
 
 
 class TableFiles:
@@ -75,7 +76,7 @@ class TableFiles:
 
     def __len__(self) -> int:
         if self._rows is None:
-            self._rows = sum(len(rows.reasons) for _, rows in self._raw(SCAN_ROWS, columns=[]))
+            self._rows = sum(len(rows.reasons) for _, rows in self.raw(SCAN_ROWS, columns=[]))
         return self._rows
 
     def infer(self, seed: int) -> TableSpec:
@@ -83,8 +84,8 @@ class TableFiles:
         rng = np.random.default_rng(seed)
         kept: list[tuple[npt.NDArray[np.float64], pl.DataFrame]] = []
         held = total = 0
-        for start, rows in self._raw(SCAN_ROWS):
-            ids, _ = self._ids(start, rows)
+        for start, rows in self.raw(SCAN_ROWS):
+            ids, _ = self.ids_of(start, rows)
             for given in (self.truth, self.labels):
                 if given is not None:
                     given.of(ids, rows.frame)
@@ -97,15 +98,20 @@ class TableFiles:
         self._rows = total
         if total == 0:
             raise AuditError(f"{self.source} has no rows", "give a table with at least 20 rows")
+        self.require_match()
+        _, sample = _smallest(kept)
+        return infer_spec(
+            sample, list(self.options.columns) or None, [*self.options.exclude, *self.not_features()], total
+        )
+
+    def require_match(self) -> None:
+        """After a whole pass: raise UsageError when truth or labels from a file name not one item."""
         for given in (self.truth, self.labels):
             if given is not None:
                 given.require_match()
-        _, sample = _smallest(kept)
-        return infer_spec(
-            sample, list(self.options.columns) or None, [*self.options.exclude, *self._not_features()], total
-        )
 
-    def _not_features(self) -> list[str]:
+    def not_features(self) -> list[str]:
+        """The columns of ids, truth and labels. Raises UsageError when one of them is named as a feature."""
         named = [self.options.id_column] + [given.column for given in (self.truth, self.labels) if given is not None]
         wrong = [name for name in named if name is not None and name in self.options.columns]
         if wrong:
@@ -124,21 +130,20 @@ class TableFiles:
                 f"column {missing[0]!r} is missing; the model needs it",
                 f"the data's columns are {', '.join(self.columns[:12])}",
             )
-        needed = [name for name in self.columns if name in names or name in self._not_features()]
-        for _, head in self._raw(HEAD_ROWS, needed):
+        needed = [name for name in self.columns if name in names or name in self.not_features()]
+        for _, head in self.raw(HEAD_ROWS, needed):
             encode(head.frame, spec)  # refuses a column whose every value is of the wrong type
             break
-        for start, rows in self._raw(size, needed):
+        for start, rows in self.raw(size, needed):
             mask = None if only is None else only[start : start + len(rows.reasons)]
             if mask is not None and not mask.any():
                 continue
             yield self._chunk(start, rows, spec, mask)
-        for given in (self.truth, self.labels):
-            if given is not None and only is None:
-                given.require_match()
+        if only is None:
+            self.require_match()
 
     def _chunk(self, start: int, rows: RawRows, spec: TableSpec, mask: npt.NDArray[np.bool_] | None) -> Chunk:
-        ids, group = self._ids(start, rows)
+        ids, group = self.ids_of(start, rows)
         frame, broken = rows.frame, rows.reasons
         if mask is not None:
             frame = frame.filter(pl.Series(mask))
@@ -159,7 +164,7 @@ class TableFiles:
             labels=self.labels.of(ids, frame) if self.labels else nothing,
         )
 
-    def _ids(self, start: int, rows: RawRows) -> tuple[list[str], str | None]:
+    def ids_of(self, start: int, rows: RawRows) -> tuple[list[str], str | None]:
         """Ids of these rows: the id column, else the row number, behind the file's name where there are several."""
         several = len(self.files) > 1
         file = item_id(rows.file, self.root if several and self.root.is_dir() else rows.file)
@@ -177,7 +182,8 @@ class TableFiles:
             numbers = [name if name is not None else f"#{n}" for name, n in zip(named, numbers, strict=True)]
         return numbers, file if several else None
 
-    def _raw(self, size: int, columns: Sequence[str] | None = None) -> Iterator[tuple[int, RawRows]]:
+    def raw(self, size: int, columns: Sequence[str] | None = None) -> Iterator[tuple[int, RawRows]]:
+        """All rows in order, each part with the number of its first row over all files; all columns, or those named."""
         start = 0
         order = self.columns if columns is None else columns
         for file in self.files:

@@ -97,6 +97,7 @@ def score_dataset(
             readable=done - unreadable,
             unreadable=unreadable,
             ignored=dataset.ignored,
+            columns=getattr(dataset, "named", {}),
             provider=session.provider,
             fingerprint=_fingerprint(dataset),
             model=model,

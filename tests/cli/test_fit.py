@@ -275,3 +275,31 @@ def test_fail_on_names_the_clause_and_still_writes_the_model(table: Fitted, run:
     assert done.code == 1
     assert "count>4: 5 flagged" in done.err
     assert (tmp_path / "m.anoaudit" / "manifest.json").exists()
+
+
+def test_a_table_of_images_from_fit_to_report(run: Run, tmp_path: Path) -> None:
+    """Pictures in a Parquet column: audited as images, scored again by the columns that fit was told, drawn in the report."""
+    labels = pl.read_csv(make_images(tmp_path / "tiles", count=56, anomalies=4))
+    rows = labels.with_columns(picture=pl.Series([(tmp_path / "tiles" / name).read_bytes() for name in labels["path"]]))
+    rows.write_parquet(tmp_path / "t.parquet")
+    model = tmp_path / "t.anoaudit"
+    done = run(
+        "fit", tmp_path / "t.parquet", "--backbone", "none", "--id-column", "path", "--truth", "anomaly", "-o", model,
+        "--format", "json", "--html", tmp_path / "r.html",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "the images are in column 'picture'" in done.err
+    document = json.loads(done.out)
+    assert document["metrics"]["auroc"] > 0.95
+    assert [row["id"] for row in document["rows"]] == labels["path"].to_list()
+    page = (tmp_path / "r.html").read_text()
+    assert page.count("data:image/jpeg") >= 2
+    assert "--image-column picture" in page
+    again = run("score", tmp_path / "t.parquet", "-m", model, "--format", "csv", "-o", tmp_path / "s.csv")
+    assert again.code == 0, again.err
+    assert pl.read_csv(tmp_path / "s.csv")["id"].to_list() == labels["path"].to_list()
+    shown = run(
+        "report", tmp_path / "s.csv", "-m", model, "--data", tmp_path / "t.parquet", "--maps", tmp_path / "maps"
+    )
+    assert shown.code == 0, shown.err
+    assert "heat maps written" in shown.err

@@ -454,5 +454,5 @@ def test_options_that_do_not_fit(tmp_path: Path) -> None:
     path = render(tmp_path / "x.mp4", [0.0])
     with pytest.raises(UsageError, match="holds videos; --columns"):
         open_dataset(str(path), ColumnOptions(id_column="a"))
-    with pytest.raises(UsageError, match="contaminate mixes images or tables"):
+    with pytest.raises(UsageError, match="contaminate takes folders of images, or tables"):
         pools.two_sources(str(path), str(path))
