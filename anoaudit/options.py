@@ -31,13 +31,16 @@ class ImageInput:
     `spatial`: a frozen backbone's maps of these strides; `pooled`: its vectors, one an image (the method may `unfreeze` it);
     `pixels`: squares of `size` pixels a side, for a network of the method's own, or around the named backbone's maps of stride
     `encoder`. `fit`: whether a picture is stretched to the size, or keeps its proportions with a margin.
+    `trainable`: maps of these strides of a CNN that the method trains, untrained at `size` and by the name `network`, or pretrained
+    where --backbone or --weights name it.
     """
 
-    kind: Literal["spatial", "pooled", "pixels"]
+    kind: Literal["spatial", "pooled", "pixels", "trainable"]
     strides: tuple[int, ...] = ()
     size: int | None = None
     encoder: int | None = None
     fit: Literal["stretch", "pad"] = "stretch"
+    network: str | None = None
 
 
 def parse_value(text: str) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anoaudit.errors import UsageError
+from anoaudit.methods.anomem.options import AnoMemOptions
 from anoaudit.methods.lamp.options import LampOptions
 from anoaudit.methods.loe.options import LoeOptions
 
@@ -50,6 +51,15 @@ METHODS = {
             summary="For normal training data: an autoencoder whose error shows where an image, or which column of a row, is odd.",
             options=LampOptions,
             module="anoaudit.methods.lamp.method",
+        ),
+        Method(
+            name="anomem",
+            title="Multi-scale contrasted memory",
+            paper="Jezequel et al., Anomaly Detection via Multi-Scale Contrasted Memory, 2022 (arXiv 2211.09041)",
+            summary="For images: a network learns from them, from scratch, what is normal, and remembers prototypes of it at "
+            "several scales; known anomalies (--labels, 1), few or many, help and are never remembered.",
+            options=AnoMemOptions,
+            module="anoaudit.methods.anomem.method",
         ),
     )
 }

@@ -35,6 +35,7 @@ def render_card(manifest: Manifest, name: str) -> str:
         f"trained on {training['train_on']} items; seed {training['seed']}.",
         f"* **Input** {input_line(manifest)}",
         f"* **Backbone** {backbone_line(manifest.backbone)}",
+        *([f"* **Memories** {memories_line(training['memories'])}"] if "memories" in training else []),
         f"* **p-values** {CALIBRATIONS[values['kind']].format(**values)}.",
         f"* **Parity** torch and onnxruntime differ by at most {parity['max_abs_difference']:.2g} on {parity['items']} items "
         f"(the scores' MAD is {parity['mad']:.3g}).",
@@ -63,6 +64,18 @@ def input_line(manifest: Manifest) -> str:
     names = ", ".join(f"`{rule.name}`" for rule in manifest.input.columns[:20])
     more = f" and {len(manifest.input.columns) - 20} more" if len(manifest.input.columns) > 20 else ""
     return f"{len(manifest.input.columns)} columns: {names}{more}."
+
+
+def memories_line(memories: list[dict[str, Any]]) -> str:
+    """How AnoMem's memories are read, a scale each."""
+    return (
+        "; ".join(
+            f"{'×'.join(map(str, m['grid']))}: {m['effective_slots']:.1f} of {m['slots']} slots a query, {m['used']:.0%} in use, "
+            f"spread of prototypes {m['spread']:.2f}, {m['share']:.0%} of the score's variance"
+            for m in memories
+        )
+        + "."
+    )
 
 
 def backbone_line(facts: dict[str, Any] | None) -> str:

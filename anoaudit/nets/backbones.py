@@ -50,7 +50,7 @@ class TimmBackbone(nn.Module):
         self.height, self.width = height, width
         self.register_buffer("mean", torch.tensor(mean)[:, None, None] * 255.0)
         self.register_buffer("std", torch.tensor(std)[:, None, None] * 255.0)
-        self.stages = None if strides is None else _stages(net, strides)
+        self.stages = None if strides is None else stages_of(net, strides)
         example = torch.zeros(1, height, width, 3, dtype=torch.uint8)
         with torch.no_grad():
             if self.stages is None:
@@ -104,7 +104,7 @@ class TimmBackbone(nn.Module):
         return torch.cat(same, dim=1)
 
 
-def _stages(net: nn.Module, strides: list[int]) -> list[int]:
+def stages_of(net: nn.Module, strides: list[int]) -> list[int]:
     """Indices of the deepest stages with these strides; for a plain transformer, evenly spaced depths instead."""
     info = getattr(net, "feature_info", None)
     if info is None or not hasattr(net, "forward_intermediates"):

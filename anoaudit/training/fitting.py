@@ -196,11 +196,14 @@ def _backbone(
             )
         return None, None, []
     from anoaudit.nets.backbones import BackboneOptions, make_backbone
+    from anoaudit.nets.encoder import make_trainable
     from anoaudit.nets.filter_bank import FilterBank
     from anoaudit.nets.pixels import make_encoder, make_pixels
 
     wanted: ImageInput = settings.options.images
     asked = BackboneOptions(settings.backbone, settings.weights, settings.backbone_arguments)
+    if wanted.kind == "trainable":
+        return *make_trainable(wanted, asked), []
     if wanted.size is not None and wanted.encoder is not None:
         return *make_encoder(wanted.size, wanted.encoder, asked), []
     if wanted.size is not None:
