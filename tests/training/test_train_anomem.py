@@ -173,15 +173,15 @@ def test_pretrained_weights_are_the_beginning_and_may_stay(tmp_path, monkeypatch
         same = all(torch.equal(t, theirs[n]) for n, t in detector.scales.encoder.net.state_dict().items())
         assert same == freeze
     with pytest.raises(UsageError, match="takes no --backbone"):
-        make_trainable(ImageInput("trainable", (8, 16, 32), 32, "tiny"), asked)
+        make_trainable(ImageInput("trainable", (8, 16, 32), 32, network="tiny"), asked)
 
 
 def test_encoders(tmp_path):
     for size, grids in ((32, [(16, 16), (8, 8), (4, 4)]), (128, [(16, 16), (8, 8), (4, 4)])):
-        encoder, facts = make_trainable(ImageInput("trainable", (8, 16, 32), size, "tiny"), BackboneOptions())
+        encoder, facts = make_trainable(ImageInput("trainable", (8, 16, 32), size, network="tiny"), BackboneOptions())
         assert encoder.grids == grids
         assert facts["recipe"] == "tiny, trained from scratch"
     with pytest.raises(UsageError, match="no stage of stride 7"):
-        make_trainable(ImageInput("trainable", (7,), 32, "tiny"), BackboneOptions())
+        make_trainable(ImageInput("trainable", (7,), 32, network="tiny"), BackboneOptions())
     with pytest.raises(UsageError, match="timm has no model"):
-        make_trainable(ImageInput("trainable", (8,), 32, "no_such_net"), BackboneOptions())
+        make_trainable(ImageInput("trainable", (8,), 32, network="no_such_net"), BackboneOptions())
