@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anoaudit.data.items import ImageSpec
 from anoaudit.progress import Reporter
 from anoaudit.training.features import allocate, bounded
 from anoaudit.training.items import TrainingItems
+from anoaudit.training.loop import Batches
 
 READ = 64
 
@@ -29,6 +30,21 @@ class PixelBatches:
     def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """See Batches."""
         return torch.from_numpy(self.images[indices.numpy()]).to(device), self.labels[indices].to(device)
+
+
+class Through:
+    """Other batches through a module without parameters, images as floats say."""
+
+    def __init__(self, data: Batches, module: nn.Module) -> None:
+        self._data, self._module, self.labels = data, module, data.labels
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """See Batches."""
+        x, labels = self._data.batch(indices, device)
+        return self._module(x), labels
 
 
 def cache_pixels(

@@ -14,7 +14,12 @@ from .conftest import Run, make_images, make_table
 
 @pytest.mark.parametrize(
     "arguments",
-    [["detector=icl", "epochs=3"], ["recipe=paper", "epochs=4"], ["detector=torch_pair:Distance", "epochs=2"]],
+    [
+        ["detector=icl", "epochs=3"],
+        ["recipe=paper", "epochs=4"],
+        ["detector=torch_pair:Distance", "epochs=2"],
+        ["detector=autoencoder", "metric=l1", "epochs=2"],
+    ],
 )
 def test_detectors_on_a_table(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     (tmp_path / "torch_pair.py").write_text(
@@ -99,7 +104,7 @@ def test_mhrot_learns_from_pixels_and_says_how_long(run: Run, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["detector=autoencoder"], "there is no such loss pair"), (["detector=mhrot"], "this is a table"),
+    [(["detector=forest"], "there is no such loss pair"), (["detector=mhrot"], "this is a table"),
      (["detector=no_such_module:Pair"], "No module named"), (["recipe=paper", "detector=gaussian"], "no configuration"),
      (["members=forest,tree"], "gaussian, forest, nearest"), (["members=forest,forest"], "gaussian, forest, nearest")],
 )  # fmt: skip
@@ -138,3 +143,16 @@ def test_labels_stand_beside_the_scores(run: Run, tmp_path: Path) -> None:
     low = [row for row in document["rows"] if row["label"] == 1 and not row["flagged"]]
     assert document["known_anomalies"] == {"labelled": 5, "unreadable": 0, "below_decision": len(low)}
     assert f"5 labelled anomalies, {len(low)} below the decision" in run("report", model).out
+
+
+def test_an_autoencoder_on_contaminated_images_has_maps(run: Run, tmp_path: Path) -> None:
+    labels = make_images(tmp_path / "tiles", 30, 3)
+    options = ["--set", "detector=autoencoder", "--set", "size=32", "--set", "epochs=30", "--format", "json"]
+    done = run("fit", tmp_path / "tiles", "--truth", labels, "-o", tmp_path / "m", *options)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["metrics"]["auroc"] > 0.9
+    manifest = json.loads((tmp_path / "m" / "manifest.json").read_text())
+    assert manifest["outputs"] == ["score", "map"]
+    assert manifest["training"]["assignment"] == "soft"
+    for option in ("strides=8", "scaling=none", "features=pooled"):
+        assert run("fit", tmp_path / "tiles", "-o", tmp_path / "n", *options, "--set", option).code == 2

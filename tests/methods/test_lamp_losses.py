@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from anoaudit.methods.lamp.amplifier import LARGEST, amplify, training_loss
+from anoaudit.methods.lamp.heads import ImageReconstruction, Reconstruction
 from anoaudit.methods.lamp.metrics import C1, C2, GMS_C, SIGMA, TINY, Metric
+from anoaudit.nets.autoencoders import ConvAutoencoder
 
 
 def pictures(seed: int, *shape: int) -> Tensor:
@@ -150,3 +152,20 @@ def test_errors_lie_between_nothing_and_one(name) -> None:
 def test_a_metric_that_does_not_exist() -> None:
     with pytest.raises(ValueError, match="ssim"):
         Metric("l1+ssim")
+
+
+def test_loe_trains_the_error_and_its_inverse_in_units_of_the_datas_spread() -> None:
+    head = ImageReconstruction(ConvAutoencoder(16, 16, 4, 2, 4), "l2", 0.01)
+    x = pictures(10, 6, 3, 16, 16)
+    head.start(x)
+    normal, anomaly = head.losses(x)
+    spread = ((x - x.mean(0)) ** 2).mean()
+    assert torch.allclose(normal, (x - head.net(x)).square().mean((1, 2, 3)) / spread, rtol=1e-4)
+    assert torch.allclose(anomaly, 1 / (normal + 0.1))
+    assert float(head.unit) == pytest.approx(float(spread))
+
+
+def test_the_score_is_the_mean_of_the_worst_share() -> None:
+    errors = torch.tensor([[0.1, 0.4, 0.2, 0.3]])
+    for top, mean in ((1.0, 0.25), (0.5, 0.35), (0.0, 0.4)):
+        assert float(Reconstruction(torch.nn.Identity(), "l1", top).worst(errors)) == pytest.approx(mean)

@@ -24,12 +24,17 @@ MOST_TILES = 64  # of a batch, trained on at once
 class Reconstruction(nn.Module):
     """A network, its error, and the share of the elements, the worst ones, whose mean is the score."""
 
+    unit: Tensor
+
     def __init__(self, net: nn.Module, metric: str, top: float) -> None:
         super().__init__()
         self.net, self.metric, self.top = net, Metric(metric), top
+        self.register_buffer("unit", torch.ones(()))
 
+    @torch.no_grad()
     def start(self, x: Tensor) -> None:
-        """Nothing depends on the data."""
+        """LOE's losses are in units of the error that the items' mean makes (our choice: else L_a's 0.1 hides small errors)."""
+        self.unit.copy_(self.metric(x, x.mean(0, keepdim=True).expand_as(x)).mean().clamp_min(1e-6))
 
     def errors(self, x: Tensor) -> Tensor:
         """Of each element, [B, …]."""
@@ -42,7 +47,7 @@ class Reconstruction(nn.Module):
 
     def losses(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """LOE's pair: L_n the mean error, L_a = 1/(L_n + 0.1), each [B]."""
-        normal_B = self.errors(x).flatten(1).mean(1)
+        normal_B = self.errors(x).flatten(1).mean(1) / self.unit
         return normal_B, 1.0 / (normal_B + EPSILON)
 
     def worst(self, errors_BN: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from anoaudit.training.export import export
 from anoaudit.training.features import RowBatches
 from anoaudit.training.items import TrainingItems
 from anoaudit.training.loop import Batches, Part, Schedule
-from anoaudit.training.pixels import cache_pixels
+from anoaudit.training.pixels import Through, cache_pixels
 from anoaudit.training.trainer import Trainer
 
 STEPS, EPOCHS = 1500, (20, 300)  # auto epochs: as many as make so many steps, between those two
@@ -69,10 +69,10 @@ def _fit_images(items: TrainingItems, options: LampOptions, trainer: Trainer) ->
     def fit_one(data: Batches, stage: str) -> SpatialDetector:
         torch.manual_seed(trainer.seed)
         detector = make()
-        train_head(detector.head, data, options, trainer, stage, detector.backbone)  # type: ignore[arg-type]
+        train_head(detector.head, data, options, trainer, stage)  # type: ignore[arg-type]
         return detector
 
-    return trainer.fit_twice(fit_one, images, items)
+    return trainer.fit_twice(fit_one, Through(images, UnitPixels()), items)
 
 
 def train_head(
@@ -81,9 +81,8 @@ def train_head(
     options: LampOptions,
     trainer: Trainer,
     stage: str = "train",
-    inlet: nn.Module | None = None,
 ) -> None:
-    """Minimise the amplified error of the items that are not labelled anomalous. `inlet` makes floats of images."""
+    """Minimise the amplified error of the items that are not labelled anomalous."""
     normal = data.labels != 1
     if not normal.all():
         data = Part(data, torch.nonzero(normal)[:, 0])
@@ -93,8 +92,7 @@ def train_head(
     epochs = options.epochs or min(most, max(fewest, math.ceil(STEPS / steps)))
 
     def objective(x: Tensor, labels: Tensor, epoch: int) -> Tensor:
-        errors = head.training_errors(x if inlet is None else inlet(x))
-        return training_loss(errors, options.amplifier, options.level)
+        return training_loss(head.training_errors(x), options.amplifier, options.level)
 
     schedule = Schedule(epochs, batch_size, options.lr, options.weight_decay, optimizer=options.optimizer)
     trainer.run(head, objective, data, schedule, stage=stage)

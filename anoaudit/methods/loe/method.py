@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from anoaudit.data.items import TableSpec
 from anoaudit.errors import UsageError
+from anoaudit.methods.lamp.heads import ImageReconstruction
 from anoaudit.methods.loe.alternate import Head, alternate
 from anoaudit.methods.loe.assignment import Assignment
+from anoaudit.methods.loe.autoencoder import image_detector, row_detector
 from anoaudit.methods.loe.detectors import Spatial
 from anoaudit.methods.loe.ensemble import Ensemble
 from anoaudit.methods.loe.gaussian import GaussianImage
@@ -24,11 +26,13 @@ from anoaudit.methods.loe.mhrot import MHRot
 from anoaudit.methods.loe.options import REFITTED, LoeOptions
 from anoaudit.methods.loe.pairs import image_pair, loss_pair
 from anoaudit.methods.loe.sensitivity import sensitivity
+from anoaudit.nets.pixels import UnitPixels
 from anoaudit.training.detectors import Detector, PooledDetector, SpatialDetector, TableDetector
 from anoaudit.training.export import export
 from anoaudit.training.features import ImageBatches, LocationScaler, RowBatches, bounded, extract
 from anoaudit.training.items import MIN_HELD_OUT, TrainingItems
 from anoaudit.training.loop import Batches, Part, Schedule
+from anoaudit.training.pixels import Through, cache_pixels
 from anoaudit.training.trainer import Trainer
 
 LR = 1e-3
@@ -83,24 +87,29 @@ def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> n
 
     assert isinstance(items.spec, TableSpec)
     rows = items.values()
-    scaling = options.scaling
+    spec = items.spec
+    scaling: Any = "interval" if options.detector == "autoencoder" else options.scaling
     if scaling is None:
         scaling = "unit" if is_embedding(items.spec, rows) else "robust"
         if scaling == "unit":
             trainer.reporter.note(
                 "the columns look like an embedding: rows are compared by direction (--set scaling=unit)"
             )
-    assert scaling != "location"
     members = options.members or (("gaussian", "nearest") if scaling == "unit" else ("gaussian", "forest", "nearest"))
-    options = replace(options, scaling=scaling, members=members if options.detector == "ensemble" else None)
+    if options.detector != "autoencoder":
+        options = replace(options, scaling=scaling)
+    options = replace(options, members=members if options.detector == "ensemble" else None)
     trainer.facts["scaling"] = scaling
     inlet = TableInput(items.spec, rows, scaling)
 
     def make() -> TableDetector:
+        if options.detector == "autoencoder":
+            return row_detector(spec, inlet, options)
         return TableDetector(inlet, loss_pair(inlet.width, options, trainer.seed))
 
     if options.detector not in REFITTED:  # those are fitted in less time than this takes
-        export(make(), torch.from_numpy(rows[:2]), ("score",))  # pre-flight: fail in seconds, not after training
+        outputs = ("score", "errors") if options.detector == "autoencoder" else ("score",)
+        export(make(), torch.from_numpy(rows[:2]), outputs)  # pre-flight: fail in seconds, not after training
     with torch.no_grad():
         features = torch.cat([inlet(part) for part in torch.split(torch.from_numpy(rows), 50_000)])
     return _fit_both(make, RowBatches(features, items.labels), items, options, trainer)
@@ -108,6 +117,8 @@ def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> n
 
 def _fit_images(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Module:
     backbone: Any = trainer.backbone
+    if options.detector == "autoencoder":
+        return _fit_pixels(items, options, trainer)
     grid = backbone.grid
     name = options.detector
     off = options.scaling == "none" or name == "mhrot"
@@ -134,6 +145,15 @@ def _fit_images(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> 
         vectors=isinstance(detector, WholeDetector),
     )  # fmt: skip
     return _fit_both(make, data, items, options, trainer)
+
+
+def _fit_pixels(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Module:
+    pixels: Any = trainer.backbone
+    example = torch.zeros(2, pixels.height, pixels.width, 3, dtype=torch.uint8)
+    export(image_detector(pixels, options), example, ("score", "map"))
+    items, images = cache_pixels(items, trainer.checkpoints.folder, trainer.seed, trainer.reporter)
+    data = Through(images, UnitPixels())
+    return _fit_both(lambda: image_detector(pixels, options), data, items, options, trainer)
 
 
 def _fit_both(
@@ -211,7 +231,7 @@ def _alternate(head: Head, data: Batches, options: LoeOptions, trainer: Trainer,
 
 def train_pair(pair: nn.Module, data: Batches, options: LoeOptions, trainer: Trainer, stage: str) -> None:
     """The M- and E-steps in one loop: each batch's loss under the assignment."""
-    maps = isinstance(pair, Spatial | MHRot)
+    maps = isinstance(pair, Spatial | MHRot | ImageReconstruction)
     batch_size = min(options.batch_size or (MAP_BATCH if maps else BATCH), len(data))
     steps = math.ceil(len(data) / batch_size)
     epochs = options.epochs or min(MAX_EPOCHS, max(EPOCHS, math.ceil(MIN_STEPS / steps)))

@@ -26,8 +26,8 @@ class LoeOptions:
     detector: str | None = option(
         None,
         "the loss pair: ensemble (tables' default), gaussian (images' default), ntl (recipe=paper), icl, deep-svdd, mhrot "
-        "(images, trained from their pixels), or module:Class, a loss pair of your own; for images one at every place of the "
-        "feature map",
+        "(images, trained from their pixels), autoencoder (images from their pixels, and tables), or module:Class, a loss pair "
+        "of your own; for images one at every place of the feature map",
     )
     features: Literal["spatial", "pooled"] | None = option(
         None, "images: maps of features (default), or one pooled vector an image (recipe=paper)"
@@ -46,7 +46,13 @@ class LoeOptions:
     top: float = option(
         0.01, "images: share of the places that makes an image's score, the most anomalous ones", 1e-4, 1.0
     )
-    size: int | None = option(None, "mhrot: images are seen at this many pixels a side; auto is 32", 16, 512)
+    size: int | None = option(
+        None, "mhrot, autoencoder: images are seen at this many pixels a side; auto is 32, 128 for autoencoder", 16, 512
+    )
+    metric: str | None = option(
+        None,
+        "autoencoder: the reconstruction error, l1, l2, or of images also dssim, msgms, or several with +; auto is l2",
+    )
     scaling: Literal["standard", "robust", "minmax", "unit", "none", "location"] | None = option(
         None,
         "of the features; auto is standard, location (per place) for deep-svdd on maps, none with some paper recipes, for "
@@ -94,6 +100,8 @@ class LoeOptions:
         """How images are seen."""
         if self.detector == "mhrot":
             return ImageInput("pixels", size=self.size or 32)
+        if self.detector == "autoencoder":
+            return ImageInput("pixels", size=self.size or 128, encoder=16, fit="pad")
         return ImageInput("pooled") if self.features == "pooled" else ImageInput("spatial", self.strides)
 
     def for_data(self, kind: str) -> LoeOptions:
@@ -138,6 +146,7 @@ OURS: dict[str, dict[str, Any]] = {
     # Wider than NTL's rule: on a narrow one the centre swallows the anomalies (by development tables).
     "deep-svdd": {"lr": 3e-4, "layers": 2, "hidden": 128, "out": 64},
     "mhrot": {"lr": 1e-3, "size": 32, "epochs": 16, "batch_size": 20},
+    "autoencoder": {"lr": 1e-3},
     "gaussian": {"rounds": 10},
     "ensemble": {"rounds": 3, "scaling": None},  # the scaling needs a look at the columns
 }  # fmt: skip
@@ -147,10 +156,12 @@ OURS: dict[str, dict[str, Any]] = {
 REFITTED = ("gaussian", "ensemble")
 #: The options that not every detector heeds, and those that do; where none is listed, all that are trained by steps.
 HEEDED: dict[str, tuple[str, ...]] = {
-    "rounds": REFITTED, "members": ("ensemble",), "channels": ("gaussian",), "whole": ("gaussian",), "size": ("mhrot",),
+    "rounds": REFITTED, "members": ("ensemble",), "channels": ("gaussian",), "whole": ("gaussian",),
+    "size": ("mhrot", "autoencoder"), "metric": ("autoencoder",),
     "window": ("icl",),
     **dict.fromkeys(("transforms", "transform", "transform_layers", "transform_hidden", "transform_norm"), ("ntl",)),
-    "temperature": ("ntl", "icl"), "layers": ("ntl", "deep-svdd"), **dict.fromkeys(("hidden", "out"), ("ntl", "icl", "deep-svdd")),
+    "temperature": ("ntl", "icl"), "layers": ("ntl", "deep-svdd"),
+    **dict.fromkeys(("hidden", "out"), ("ntl", "icl", "deep-svdd", "autoencoder")),
     **dict.fromkeys(("epochs", "patience", "batch_size", "lr", "weight_decay", "warmup", "locations"), ()),
 }  # fmt: skip
 FOR_IMAGES = ("features", "strides", "locations", "channels", "whole", "top", "size")
@@ -160,10 +171,13 @@ def _deaf(options: LoeOptions, kind: str) -> set[str]:
     """The options that this detector does not heed on this kind of data."""
     name = options.detector or ""
     deaf = {option for option, heeding in HEEDED.items() if name not in heeding and (heeding or name in REFITTED)}
+    deaf |= {"scaling"} if name == "autoencoder" else set()
     if kind == "table":
         deaf |= set(FOR_IMAGES)
     elif name == "mhrot":
         deaf |= {"scaling", "strides", "locations", "top"}
+    elif name == "autoencoder":
+        deaf |= {"features", "strides", "locations", "hidden"}
     elif options.features == "pooled":
         deaf |= {"strides", "locations", "channels", "whole", "top"}
     return deaf
