@@ -33,6 +33,7 @@ class ImageInput:
     `encoder`. `fit`: whether a picture is stretched to the size, or keeps its proportions with a margin.
     `trainable`: maps of these strides of a CNN that the method trains, untrained at `size` and by the name `network`, or pretrained
     where --backbone or --weights name it.
+    `pretrained`: only a pretrained network will do.
     """
 
     kind: Literal["spatial", "pooled", "pixels", "trainable"]
@@ -41,6 +42,7 @@ class ImageInput:
     encoder: int | None = None
     fit: Literal["stretch", "pad"] = "stretch"
     network: str | None = None
+    pretrained: bool = False
 
 
 def parse_value(text: str) -> Any:

@@ -66,9 +66,12 @@ class TimmBackbone(nn.Module):
         super().train(mode and not self.frozen)
         return self
 
-    def unfreeze(self) -> None:
-        """From now on it is trained with what is around it, and its batch normalisation follows the batches."""
-        self.frozen = False
+    def unfreeze(self, statistics: bool = True) -> None:
+        """From now on it is trained with what is around it, and its batch normalisation follows the batches.
+
+        With `statistics` false that keeps the pretrained statistics: those of a few images would be theirs alone.
+        """
+        self.frozen = not statistics
         self.net.requires_grad_(True)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -62,6 +62,8 @@ class Part:
 
 #: (x, labels, epoch) → scalar loss; None where a batch has nothing to learn from: then no step is taken.
 Objective = Callable[[Tensor, Tensor, int], Tensor | None]
+#: (epoch just finished) → whether it stands; one that does not is taken back, and training ends before it.
+Accept = Callable[[int], bool]
 #: (random generator of the epoch, batch size) → indices of each batch of the epoch, for methods that compose their batches.
 Sampler = Callable[[torch.Generator, int], Iterable[Tensor]]
 
@@ -114,11 +116,12 @@ def train(
     memory: deque[float] | None = None,
     stage: str = "train",
     sampler: Sampler | None = None,
+    accept: Accept | None = None,
 ) -> History:
     """Minimise the objective; bf16 autocast on a GPU. Leaves the best epoch's weights in `module`.
 
     Without a `sampler` an epoch is a random order of all items, cut into batches. `memory` is what the objective carries from
-    batch to batch; it is kept with the checkpoints, like the weights.
+    batch to batch; it is kept with the checkpoints, like the weights. `accept` judges each epoch.
     Raises AuditError when the loss stops being finite.
     """
     module.to(device).train()
@@ -168,6 +171,9 @@ def train(
                 raise AuditError(
                     f"training diverged: the loss is {loss} in epoch {epoch + 1}", "lower the step with --set lr=1e-4"
                 )
+            if accept is not None and not accept(epoch):
+                module.load_state_dict(saved[0][0])
+                break
             history.losses.append(loss)
             epoch += 1
             if epoch > schedule.warmup and (history.best_epoch < 0 or loss < history.losses[history.best_epoch]):

@@ -17,7 +17,7 @@ from anoaudit.model.session import BATCH
 from anoaudit.progress import Reporter
 from anoaudit.training.checkpoint import Checkpoints
 from anoaudit.training.items import TrainingItems
-from anoaudit.training.loop import Batches, History, Objective, Part, Sampler, Schedule, train
+from anoaudit.training.loop import Accept, Batches, History, Objective, Part, Sampler, Schedule, train
 
 Array = npt.NDArray[np.float64]
 M = TypeVar("M", bound=nn.Module)
@@ -48,12 +48,13 @@ class Trainer:
         memory: deque[float] | None = None,
         stage: str = "train",
         sampler: Sampler | None = None,
+        accept: Accept | None = None,
     ) -> None:
         """Train, and keep the history for the self-check. `memory` is what the objective carries from batch to batch."""
         self.history = train(
             module, objective, data, schedule,
             device=self.device, seed=self.seed, checkpoints=self.checkpoints, reporter=self.reporter,
-            memory=memory, stage=stage, sampler=sampler,
+            memory=memory, stage=stage, sampler=sampler, accept=accept,
         )  # fmt: skip
 
     def fit_twice(self, fit_one: Callable[[Batches, str], M], data: Batches, items: TrainingItems) -> M:
