@@ -300,10 +300,3 @@ def test_bugs_are_exit_3_without_a_traceback(table: Fitted, run: Run, monkeypatc
     assert "Traceback" not in done.err
     monkeypatch.setattr("anoaudit.api.score", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt()))
     assert run("score", table.data, "-m", table.model).code == 130
-
-
-def test_commands_are_documented(run: Run) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    for command in ("fit", "score", "contaminate", "report", "methods", "inspect", "doctor"):
-        assert f"anoaudit {command}" in readme
-        assert run(command, "--help").code == 0
