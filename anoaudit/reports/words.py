@@ -162,12 +162,12 @@ def metric_heading(figures: dict[str, Any]) -> str:
 
 def known_heading(found: KnownAnomalies, flagged: int) -> str:
     """Above the known anomalies that are not flagged."""
-    head = plural(found.labelled, "labelled anomaly", "labelled anomalies")
+    head = f"{found.labelled:,} labelled"
     lost = f", {found.unreadable:,} unreadable" if found.unreadable else ""
     if not found.below:
         return f"{head}{lost}, {'none below the decision' if lost else 'all flagged'}"
     missed = f"{found.below:,} below the decision" if flagged else "nothing is flagged"
-    return f"{head}{lost}, {missed}, the lowest score first"
+    return f"{head}{lost}, {missed}, the lowest first"
 
 
 def metric_lines(figures: dict[str, Any]) -> list[tuple[str, str]]:

@@ -142,7 +142,7 @@ def test_labels_stand_beside_the_scores(run: Run, tmp_path: Path) -> None:
     assert [row["label"] for row in document["rows"]] == [1] * 5 + [None] * 295
     low = [row for row in document["rows"] if row["label"] == 1 and not row["flagged"]]
     assert document["known_anomalies"] == {"labelled": 5, "unreadable": 0, "below_decision": len(low)}
-    assert f"5 labelled anomalies, {len(low)} below the decision" in run("report", model).out
+    assert f"5 labelled, {len(low)} below the decision" in run("report", model).out
 
 
 def test_an_autoencoder_on_contaminated_images_has_maps(run: Run, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_counts_and_rows(make: Maker) -> None:
 
 def test_every_report_lists_them(make: Maker) -> None:
     table = make(ROWS)
-    heading = "4 labelled anomalies, 1 unreadable, 2 below the decision, the lowest score first"
+    heading = "4 labelled, 1 unreadable, 2 below the decision, the lowest first"
     lines = shown(table).splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("Known anomalies"))
     assert heading in " ".join(" ".join(lines[at : at + 2]).split())
@@ -72,9 +72,9 @@ def test_without_known_anomalies_nothing_is_said(make: Maker, rows: list[dict[st
 
 
 def test_all_found_or_nothing_flagged(make: Maker) -> None:
-    assert "1 labelled anomaly, all flagged" in shown(make(ROWS[:2]))
+    assert "1 labelled, all flagged" in shown(make(ROWS[:2]))
     text = shown(make([row("a", 1.0, label=1), row("b", 2.0, label=None)]))
-    assert "1 labelled anomaly, nothing is flagged, the lowest score first" in text
+    assert "1 labelled, nothing is flagged, the lowest first" in text
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "json", "ndjson"])
