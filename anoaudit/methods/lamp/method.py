@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from anoaudit.data.items import TableSpec
+from anoaudit.errors import UsageError
 from anoaudit.methods.lamp.amplifier import training_loss
 from anoaudit.methods.lamp.heads import Reconstruction, RowReconstruction, image_head
 from anoaudit.methods.lamp.options import LampOptions
@@ -25,7 +26,12 @@ STEPS, EPOCHS = 1500, (20, 300)  # auto epochs: as many as make so many steps, b
 
 
 def fit(items: TrainingItems, options: LampOptions, trainer: Trainer) -> nn.Module:
-    """Train a reconstruction on the items, those labelled anomalous left out; returns the detector that is exported."""
+    """Train a reconstruction on the items, those labelled anomalous left out; returns the detector that is exported.
+
+    Raises UsageError where it is asked how the ranking depends on the contamination: it does not.
+    """
+    if trainer.sensitivity:
+        raise UsageError("--alpha-sensitivity: lamp does not train with the contamination", "leave it out, or use loe")
     if items.split.labels[items.mask].min(initial=0) < 0:
         trainer.reporter.note(
             "lamp is made for normal training data (--labels, --train-on normal); what is frequent it reconstructs, odd or not"
