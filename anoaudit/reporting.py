@@ -276,7 +276,8 @@ def _chosen(manifest: Manifest) -> dict[str, str]:
     try:
         cls = find_method(manifest.method).options
         kind = str(manifest.input.to_json()["kind"])
-        usual = {"recipe": asdict(cls())["recipe"], "detector": asdict(cls().for_data(kind))["detector"]}
+        plain_values = asdict(cls()), asdict(cls().for_data(kind))
+        usual = {key: plain_values[at][key] for at, key in enumerate(("recipe", "detector")) if key in plain_values[at]}
         filled = asdict(cls(**{key: options[key] for key in usual}).for_data(kind)) | usual
     except (AnoauditError, TypeError, KeyError, AttributeError):
         filled = {}

@@ -12,12 +12,13 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
+from anoaudit.data.items import ImageSpec, InputSpec
 from anoaudit.errors import AuditError
 
 ort.disable_telemetry_events()  # the Windows build has some
 ort.set_default_logger_severity(4)  # what it logs outside of a session would come between the results
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-BATCH = {"table": 1024, "images": 32}
+ROWS, IMAGES, PIXELS = 1024, 32, 32 * 384 * 384  # in a batch, at most
 
 
 class Session:
@@ -74,6 +75,11 @@ class Session:
             name, shape = ("errors", batch.shape[1:]) if self.outputs[1:] == ("errors",) else ("map", (-1, -1))
             _check_result(name, more, (len(batch), *shape))
         return scores, more
+
+
+def batch_of(spec: InputSpec) -> int:
+    """How many items are scored at a time: of images beyond 384 pixels a side fewer than of smaller ones."""
+    return min(IMAGES, max(1, PIXELS // (spec.height * spec.width))) if isinstance(spec, ImageSpec) else ROWS
 
 
 def _out_of_memory(error: Exception) -> bool:

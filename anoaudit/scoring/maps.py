@@ -70,8 +70,10 @@ def marked(dataset: Dataset, table: ScoreTable, ids: Collection[str]) -> Mask:
 
 def run_maps(dataset: Dataset, session: Session, spec: ImageSpec, only: Mask) -> Iterator[Mapped]:
     """The marked items through the model again, in the dataset's order, a batch at a time. Raises AuditError."""
+    from anoaudit.model.session import batch_of  # not at the top: a report without maps needs no onnxruntime
+
     with _reading(dataset):
-        for chunk in dataset.chunks(spec, BATCH, only):
+        for chunk in dataset.chunks(spec, batch_of(spec), only):
             scores, found = session.run(chunk.values) if len(chunk.values) else (np.empty(0, np.float32), None)
             maps = None if found is None else on_pictures(found, chunk, spec)
             place = iter(range(len(scores)))

@@ -23,7 +23,7 @@ import polars as pl
 from anoaudit.data.items import UNLABELLED, Chunk, Dataset, InputSpec, TableSpec
 from anoaudit.errors import AuditError
 from anoaudit.model.calibration import Calibration
-from anoaudit.model.session import BATCH, Session
+from anoaudit.model.session import Session, batch_of
 from anoaudit.scoring.decisions import Rule, decide, parse_count, ranks
 from anoaudit.scoring.maps import on_pictures
 from anoaudit.scoring.table import READABLE, UNREADABLE, ScoreTable, ScoreTableWriter, Summary
@@ -218,7 +218,7 @@ def _temporary_folder() -> Iterator[Path]:
 
 def _chunks(dataset: Dataset, spec: InputSpec) -> Iterator[Chunk]:
     try:
-        yield from dataset.chunks(spec, BATCH[dataset.kind])
+        yield from dataset.chunks(spec, batch_of(spec))
     except OSError as error:
         raise AuditError(
             f"{dataset.source} cannot be read: {_reason(error)}", "check the files and the disk"

@@ -19,7 +19,7 @@ from anoaudit.data.tables import TableFiles
 from anoaudit.errors import AuditError, UsageError
 from anoaudit.model.alpha import estimate_alpha, estimate_line
 from anoaudit.model.calibration import MIN_ROWS, Calibration, conformal, fit_null
-from anoaudit.model.session import BATCH, Session
+from anoaudit.model.session import Session, batch_of
 from anoaudit.options import ImageInput
 from anoaudit.progress import Reporter
 from anoaudit.training.checkpoint import Checkpoints
@@ -146,7 +146,7 @@ def _finish(
     trainer.reporter.note("exporting and checking")
     size = CHECKED[items.dataset.kind]
     some = _sample(items, items.mask, size, settings.seed)
-    sample = some[np.linspace(0, len(some) - 1, min(ITEMS, len(some))).astype(int)]
+    sample = some[np.linspace(0, len(some) - 1, min(ITEMS, len(some), 2 * batch_of(items.spec))).astype(int)]
     example = torch.from_numpy(sample[:2])
     with torch.no_grad():
         result = detector.cpu().eval()(example)
@@ -155,7 +155,9 @@ def _finish(
     session = Session(graph, device="cpu")
     held_out = _scores(items, items.split.held_out, session) if items.split.clean else trainer.held_out_scores
     assert held_out is not None, "a method must call trainer.calibrate where items are kept out of a first fit"
-    seen = session.run(some)[0].astype(np.float64)  # of this detector alone: the first fit's scores are another's
+    size = batch_of(items.spec)
+    parts = [session.run(some[at : at + size])[0] for at in range(0, len(some), size)]
+    seen = np.concatenate(parts).astype(np.float64)  # of this detector alone: the first fit's scores are another's
     check = trainer.self_check(seen)
     if items.split.clean:
         calibration = conformal(held_out)
@@ -254,7 +256,7 @@ def _sample(items: TrainingItems, mask: npt.NDArray[np.bool_], size: int, seed: 
 
 def _scores(items: TrainingItems, mask: npt.NDArray[np.bool_], session: Session) -> Array:
     """onnxruntime's scores of the items marked."""
-    chunks = items.dataset.chunks(items.spec, BATCH[items.dataset.kind], mask)
+    chunks = items.dataset.chunks(items.spec, batch_of(items.spec), mask)
     return np.concatenate([session.run(chunk.values)[0].astype(np.float64) for chunk in chunks if len(chunk.values)])
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from anoaudit.errors import AuditError
-from anoaudit.model.session import BATCH
+from anoaudit.model.session import batch_of
 from anoaudit.progress import Reporter
 from anoaudit.training.checkpoint import Checkpoints
 from anoaudit.training.items import TrainingItems
@@ -73,7 +73,7 @@ class Trainer:
         first.to(self.device).eval()
         scores = []
         with self.reporter.phase("scoring kept-out items", None) as task:
-            for chunk in items.dataset.chunks(items.spec, BATCH[items.dataset.kind], items.split.held_out):
+            for chunk in items.dataset.chunks(items.spec, batch_of(items.spec), items.split.held_out):
                 out = first(torch.from_numpy(chunk.values).to(self.device))
                 scores.append((out[0] if isinstance(out, tuple) else out).double().cpu().numpy())
                 task.update(len(scores))

@@ -7,11 +7,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tiny_models import IMAGES, WIDTH, image_model, model_of, numbers, row_model
+from tiny_models import IMAGES, TABLE, WIDTH, image_model, model_of, numbers, row_model
 
+from anoaudit.data.items import ImageSpec
 from anoaudit.errors import AuditError
 from anoaudit.model import session as sessions
-from anoaudit.model.session import CPU, Session
+from anoaudit.model.session import CPU, Session, batch_of
 
 ROWS = np.arange(15.0).reshape(5, WIDTH)
 
@@ -160,3 +161,8 @@ def lying(*nodes: onnx.NodeProto, tensors: Any = ()) -> Session:
 def test_scores_of_another_shape_or_kind(session: Session) -> None:
     with pytest.raises(AuditError, match="the model's score is"):
         session.run(ROWS)
+
+
+def test_large_images_are_scored_a_few_at_a_time() -> None:
+    assert [batch_of(ImageSpec(side, side)) for side in (64, 384, 1024, 4096)] == [32, 32, 4, 1]
+    assert batch_of(TABLE) == 1024

@@ -17,9 +17,9 @@ from anoaudit.data.images import ImageFolder, scan
 from anoaudit.data.items import UNLABELLED, Chunk, InputSpec, Kind
 from anoaudit.data.source import open_dataset
 from anoaudit.errors import AuditError
+from anoaudit.model import session as sessions
 from anoaudit.model.calibration import Calibration, conformal, fit_null
 from anoaudit.model.session import CPU, Session
-from anoaudit.scoring import scorer
 from anoaudit.scoring.decisions import Rule, make_rule
 from anoaudit.scoring.scorer import Limit, finished_table, score_dataset
 from anoaudit.scoring.table import ScoreTable, ScoreTableWriter, Summary, schema
@@ -146,7 +146,7 @@ def test_the_batch_size_does_not_matter(tmp_path: Path, monkeypatch: pytest.Monk
     data = Rows()
     data.reasons[14:28] = ["a whole batch of seven"] * 14
     expected = score(data, tmp_path / "a.parquet", rule)
-    monkeypatch.setitem(scorer.BATCH, "table", size)
+    monkeypatch.setattr(sessions, "ROWS", size)
     found = score(data, tmp_path / "b.parquet", rule)
     assert found.lazy().collect().equals(expected.lazy().collect())
     assert found.summary == expected.summary
@@ -347,7 +347,7 @@ def test_images_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert by_id["a/59.png"]["rank"] == 1
     assert by_id["a/59.png"]["score"] == 236.0
     assert by_id["02.png"]["why"].startswith("peak x ")
-    monkeypatch.setitem(scorer.BATCH, "images", 1)
+    monkeypatch.setattr(sessions, "IMAGES", 1)
     assert score(ImageFolder(folder, paths, ignored), tmp_path / "t.parquet").lazy().collect().equals(frame)
 
 
