@@ -56,7 +56,7 @@ from anoaudit.training.trainer import Trainer
 
 CACHE = Path(__file__).parent / "cache"
 Pictures = npt.NDArray[np.uint8]
-TRAIN, OTHERS, EPOCHS, LOOKS = 1500, 100, 16, 4
+TRAIN, OTHERS, EPOCHS, LOOKS = 1000, 100, 30, 3
 QUICK_CLASSES = (1, 3)
 QUICK: dict[str, Any] = {
     "encoder": "tiny",
@@ -69,10 +69,12 @@ QUICK: dict[str, Any] = {
 #: Changes to the default recipe.
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "single": {"scales": (32,)},  # the deepest scale's memory alone
+    "single": {"scales": (32,), "whole": False},  # the deepest scale's memory alone
     "plain": {"memory": False},  # stage 1 without memory
-    "pooled": {"match": "pooled"},
-    "simclr": {"augment": "simclr"},
+    "places": {"whole": False},  # without the memory of whole images
+    "pooled": {"match": "pooled", "augment": "simclr"},  # the paper recipe's way, with this encoder
+    "pooled-single": {"match": "pooled", "augment": "simclr", "scales": (32,)},
+    "pooled-plain": {"match": "pooled", "augment": "simclr", "memory": False},
     "paper": {"recipe": "paper"},
 }
 GAMMAS = ("0", "0.01", "0.05", "0.1")
@@ -151,7 +153,10 @@ def fit(
 
     def look(epoch: int) -> None:
         if str(epoch) not in curve:
+            plain.eval()
+            plain.refer(lambda: method.chunks(data, device, 512))
             curve[str(epoch)] = watched.look(plain)
+            detector.scales.train(epoch < (options.epochs or 0))
             path.write_text(json.dumps(curve))
 
     began = time.perf_counter()
@@ -160,7 +165,7 @@ def fit(
     )
     detector.scales.freeze()
     look(trainer.facts["stage1"]["epochs"])
-    detector.refer(method.chunks(data, device))
+    detector.refer(lambda: method.chunks(data, device))
     method.learn_distances(detector, data, options, trainer, "train 2")
     detector.eval()
     detector.settle()

@@ -142,6 +142,21 @@ def test_one_class_stage_2_cannot_collapse_to_a_constant():
     assert not (bad_normal.std() / bad_normal.mean() > 0.3 and bad_other.median() > 3 * bad_normal.median())
 
 
+def test_deviations_are_whitened():
+    torch.manual_seed(0)
+    x = torch.randn(4000, 6) @ torch.randn(6, 6) + torch.arange(6.0)
+    net = DistanceNet(6, 2)
+    double = x.double()
+    net.measure(100_000, len(x), double.sum(0), double.T @ double)
+    white = net.whitened(x)
+    assert torch.allclose(torch.cov(white.T), torch.eye(6), atol=0.02)
+    assert white.mean(0).abs().max() < 1e-3
+    net.measure(1, len(x), double.sum(0), double.T @ double)  # of one image no covariance can be told
+    assert torch.linalg.eigvalsh(torch.cov(net.whitened(x).T)).amax() < 6.5
+    net.measure(8, 8, torch.zeros(6).double(), torch.zeros(6, 6).double())
+    assert torch.isfinite(net(x)).all()
+
+
 def test_settled_weights_give_the_same_distances():
     torch.manual_seed(0)
     net = DistanceNet(8, 2)
@@ -174,20 +189,27 @@ class Fixed(nn.Module):
     def __init__(self, grid: tuple[int, int]) -> None:
         super().__init__()
         self.widths = [1]
-        self.encoder = nn.Module()
-        self.encoder.grids = [grid]
+        self.grids, self.pooled = [grid], False
 
-    def deviations(self, items):
+    def maps(self, items):
+        return [items.sqrt().reshape(-1, 1, *self.grids[0])]
+
+    def queries(self, items):
         return [items.sqrt()[:, :, None]]
+
+    def deviations(self, queries):
+        return queries
 
 
 def test_an_anomaly_pays_at_its_worst_places_alone(monkeypatch):
-    monkeypatch.setattr("anoaudit.methods.anomem.deviation.to_pixels", lambda items: items)
+    for name, does in (("to_pixels", lambda x: x), ("place_vectors", lambda m: m.flatten(2).transpose(1, 2))):
+        monkeypatch.setattr(f"anoaudit.methods.anomem.deviation.{name}", does)
+    monkeypatch.setattr(DistanceNet, "measure", lambda *_: None)
     detector = AnoMemDetector(Fixed((2, 2)), 0, 0.25, [1.0])
     normal, anomaly = detector.losses(torch.tensor([[1.0, 1.0, 1.0, 5.0]]))
     assert normal == pytest.approx(2.0)
     assert anomaly.item() == pytest.approx((3 + 1 / (5 + EPSILON)) / 4, rel=1e-5)
-    detector.refer([torch.tensor([[1.0, 3.0, 2.0, 2.0]])])
+    detector.refer(lambda: [torch.tensor([[1.0, 3.0, 2.0, 2.0]])])
     detector.standardise([torch.tensor([[2.0, 4.0, 2.0, 2.0], [2.0, 2.0, 6.0, 2.0], [8.0, 2.0, 2.0, 2.0]])])
     score, heat = detector(torch.tensor([[2.0, 2.0, 2.0, 6.0], [2.0, 2.0, 2.0, 12.0]]))
     assert score[0] == pytest.approx(0, abs=1e-5)  # the median of 2, 3, 4

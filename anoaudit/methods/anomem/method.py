@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from anoaudit.methods.anomem.contrast import memory_contrast
 from anoaudit.methods.anomem.deviation import AnoMemDetector, to_pixels
 from anoaudit.methods.anomem.options import AnoMemOptions
-from anoaudit.methods.anomem.scales import MemoryScales
+from anoaudit.methods.anomem.scales import MemoryScales, pooled_vector
 from anoaudit.methods.loe.assignment import Assignment
 from anoaudit.nets.memory import Memory
 from anoaudit.training.augment import MILD, SIMCLR, View, common_points, view
@@ -49,7 +49,9 @@ def make_detector(encoder: nn.Module, options: AnoMemOptions) -> AnoMemDetector:
     own: Any = copy.deepcopy(encoder)
     if options.freeze:
         own.freeze()
-    scales = MemoryScales(own, options.slots or 256, options.width or 0, options.beta)
+    scales = MemoryScales(
+        own, options.slots or 256, options.width or 0, options.beta, bool(options.whole), options.match == "pooled"
+    )
     layers = options.layers if options.distance == "network" else 0
     return AnoMemDetector(scales, layers, options.top or 1.0, options.weights or [1.0] * len(scales.widths))
 
@@ -60,7 +62,7 @@ def fit_one(encoder: nn.Module, data: Batches, options: AnoMemOptions, trainer: 
     detector = make_detector(encoder, options).to(trainer.device)
     learn_memories(detector.scales, data, options, trainer, f"{stage} 1")
     detector.scales.freeze()
-    detector.refer(chunks(data, trainer.device))
+    detector.refer(lambda: chunks(data, trainer.device))
     if options.distance == "network":
         learn_distances(detector, data, options, trainer, f"{stage} 2")
     detector.eval()
@@ -110,7 +112,7 @@ def contrast_of(scales: MemoryScales, a: View, b: View, anomalous_B: Tensor, opt
     total = torch.zeros((), device=a.pixels.device)
     for m_BDhw, memory in zip(maps, scales.memories, strict=True):
         if points_BP2 is None:
-            z1_ND, z2_ND = (F.normalize(m.mean((2, 3)), dim=1) for m in torch.split(m_BDhw, count))
+            z1_ND, z2_ND = (pooled_vector(m) for m in torch.split(m_BDhw, count))
         else:
             z1_ND, z2_ND = (
                 _at(m, seen.locate(points_BP2)) for m, seen in zip(torch.split(m_BDhw, count), (a, b), strict=True)
@@ -177,7 +179,7 @@ def chunks(data: Batches, device: torch.device, most: int | None = None) -> Iter
 def _start_memories(scales: MemoryScales, data: Batches, trainer: Trainer) -> None:
     """Prototypes begin as embeddings, with the normalisation of batches as in training."""
     scales.to(trainer.device).train()
-    found = [scales.embeddings(to_pixels(items)) for items in chunks(data, trainer.device, START)]
+    found = [scales.queries(to_pixels(items)) for items in chunks(data, trainer.device, START)]
     for s, memory in enumerate(scales.memories):
         memory.start(torch.cat([z[s].flatten(0, 1) for z in found]))  # type: ignore[operator]
 
@@ -185,7 +187,7 @@ def _start_memories(scales: MemoryScales, data: Batches, trainer: Trainer) -> No
 @torch.no_grad()
 def diagnose(detector: AnoMemDetector, parts_NS: Tensor, data: Batches, trainer: Trainer) -> None:
     """Facts for the manifest and the card, and a warning where a memory does not do its work."""
-    found = [detector.scales.embeddings(to_pixels(items)) for items in chunks(data, trainer.device, START)]
+    found = [detector.scales.queries(to_pixels(items)) for items in chunks(data, trainer.device, START)]
     total_N = parts_NS.sum(1)
     centred_N = total_N - total_N.mean()
     variance = centred_N.square().sum().clamp_min(1e-12)

@@ -11,11 +11,11 @@ from anoaudit.options import ImageInput, option
 #: What `recipe` decides. METHODS §4; what the paper leaves open is our choice: batch, epochs, lr, weight decay.
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {
-        "width": 64, "slots": 256, "match": "points", "augment": "mild", "batch_size": 32, "lr": 0.03, "top": 0.1,
+        "width": 64, "slots": 256, "match": "points", "whole": True, "augment": "mild", "batch_size": 32, "lr": 0.03, "top": 0.1,
     },
     "paper": {
-        "width": 0, "slots": 512, "match": "pooled", "augment": "simclr", "batch_size": 256, "epochs": 200, "lr": 0.06,
-        "top": 1.0, "size": 32, "encoder": "resnet18",
+        "width": 0, "slots": 512, "match": "pooled", "whole": False, "augment": "simclr", "batch_size": 256, "epochs": 200,
+        "lr": 0.06, "top": 1.0, "size": 32, "encoder": "resnet18",
     },
 }  # fmt: skip
 
@@ -42,6 +42,10 @@ class AnoMemOptions:
     scales: tuple[int, ...] = option(
         (8, 16, 32), "stages of the encoder that get a memory, by stride (of its usual stem)", 2, 64
     )
+    whole: bool | None = option(
+        None,
+        "match=points: one more memory, of whole images: of the mean over places of the coarsest map; auto is true",
+    )
     freeze: bool = option(
         False, "a pretrained encoder stays as it is; only what reads and fills the memories is trained"
     )
@@ -62,7 +66,7 @@ class AnoMemOptions:
     )
     match: Literal["points", "pooled"] | None = option(
         None,
-        "what is contrasted: places that two views share, or each view's mean over places; auto is points (paper: pooled)",
+        "what is contrasted and scored: places that two views share, or each view's mean; auto is points (paper: pooled)",
     )
     points: int = option(8, "match=points: places of each image in a step", 1, 256)
     augment: Literal["mild", "simclr"] | None = option(
@@ -91,7 +95,10 @@ class AnoMemOptions:
         None, "share of the places that makes a scale's score; auto is 0.1 (paper: 1)", 1e-4, 1.0
     )
     weights: tuple[int, ...] | None = option(
-        None, "of the scales in the score, whole numbers; auto: all alike", 0, 1000
+        None,
+        "of the memories in the score, the finest first, whole images last; whole numbers; auto: all alike",
+        0,
+        1000,
     )
 
     @property
@@ -108,7 +115,15 @@ class AnoMemOptions:
                 f"--set scales={','.join(map(str, self.scales))}: give each stride once, the finest first",
                 "for example 8,16,32",
             )
-        if self.weights is not None and (len(self.weights) != len(self.scales) or not any(self.weights)):
-            raise UsageError("--set weights: give one for each of the scales, not all 0", "for example weights=1,1,2")
-        values = RECIPES[self.recipe]
-        return replace(self, **{name: value for name, value in values.items() if getattr(self, name) is None})
+        values = dict(RECIPES[self.recipe])
+        if (self.match or values["match"]) == "pooled":
+            if self.whole:
+                raise UsageError("--set whole=true: match=pooled has whole images at every scale", "leave it out")
+            values["whole"] = False
+        chosen = replace(self, **{name: value for name, value in values.items() if getattr(self, name) is None})
+        count = len(self.scales) + bool(chosen.whole)
+        if self.weights is not None and (len(self.weights) != count or not any(self.weights)):
+            raise UsageError(
+                f"--set weights: give one for each of the {count} memories, not all 0", "for example weights=1,1,1,2"
+            )
+        return chosen
