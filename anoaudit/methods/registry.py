@@ -10,6 +10,7 @@ from typing import Any
 
 from anoaudit.errors import UsageError
 from anoaudit.methods.anomem.options import AnoMemOptions
+from anoaudit.methods.anoonly.options import AnoOnlyOptions
 from anoaudit.methods.lamp.options import LampOptions
 from anoaudit.methods.loe.options import LoeOptions
 
@@ -60,6 +61,16 @@ METHODS = {
             "several scales; known anomalies (--labels, 1), few or many, help and are never remembered.",
             options=AnoMemOptions,
             module="anoaudit.methods.anomem.method",
+        ),
+        Method(
+            name="anoonly",
+            title="AnoOnly",
+            paper="Zhou et al., AnoOnly: Semi-Supervised Anomaly Detection without Loss on Normal Data, 2023 (arXiv 2305.18798)",
+            summary="For few known anomalies (--labels, 1) among unlabelled items (0 or empty): no loss on these, which may "
+            "hold more anomalies. --contamination does not enter training; it sets the null of the p-values.",
+            options=AnoOnlyOptions,
+            module="anoaudit.methods.anoonly.method",
+            known_normals=False,
         ),
     )
 }

@@ -228,6 +228,11 @@ def _backbone(
 def _split(
     dataset: Dataset, spec: InputSpec, settings: FitSettings, too_many: Callable[[int, int], bool], reporter: Reporter
 ) -> Split:
+    if settings.only_normal and not settings.method.known_normals:
+        raise UsageError(
+            f"--train-on normal: {settings.method.name} takes items labelled 0 as unlabelled",
+            "leave it out, or use --method loe",
+        )
     readable, labels, unreadable = survey(dataset, spec)
     if len(unreadable) > 0:
         item, reason = unreadable[0]

@@ -76,7 +76,9 @@ def fit(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Modul
             "--set assignment=gt: too few normal items for a first fit without a part of them", "label more"
         )
     if options.assignment != "gt" and (items.labels == 1).any():
-        trainer.reporter.note("loe trains without labels; to train on them use --set assignment=gt")
+        trainer.reporter.note(
+            "loe trains without labels; to learn from known anomalies use --method anoonly, or --set assignment=gt with all labelled"
+        )
     if isinstance(items.spec, TableSpec):
         return _fit_table(items, options, trainer)
     return _fit_images(items, options, trainer)
