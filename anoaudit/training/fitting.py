@@ -167,7 +167,7 @@ def _finish(
     bar = _between(seen, float(np.quantile(seen, 1 - min(max(settings.contamination, 0.01), 0.5))))
     parity = check_parity(detector, session, sample, mad, lambda scores: scores >= bar, settings.seed)
     training = {
-        "held_out": int(items.split.held_out.sum()), "contamination": settings.contamination,
+        "items": len(items), "held_out": int(items.split.held_out.sum()), "contamination": settings.contamination,
         "train_on": "normal" if settings.only_normal else "all", "seed": settings.seed, "device": trainer.device.type,
         "precision": "bf16" if trainer.device.type == "cuda" else "float32", "self_check": check, **trainer.facts,
     }  # fmt: skip

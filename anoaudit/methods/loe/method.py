@@ -77,7 +77,7 @@ def fit(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Modul
         )
     if options.assignment != "gt" and (items.labels == 1).any():
         trainer.reporter.note(
-            "loe trains without labels; to learn from known anomalies use --method anoonly, or --set assignment=gt with all labelled"
+            "loe trains without labels; to learn from known anomalies use --method anoonly, or assignment=gt with all labelled"
         )
     if isinstance(items.spec, TableSpec):
         return _fit_table(items, options, trainer)
