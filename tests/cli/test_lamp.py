@@ -150,7 +150,8 @@ def test_what_does_not_fit_rows_is_refused(run: Run, rows: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["size=48", "tile=32"], "multiple"), (["hidden=4"], "does not heed"), (["size=16", "depth=5"], "depth"),
+        (["size=48", "tile=32"], "multiple"), (["smooth=4"], "middle"), (["hidden=4"], "does not heed"),
+        (["size=16", "depth=5"], "depth"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_images_is_refused(run: Run, tmp_path: Path, options: list[str], said: str) -> None:

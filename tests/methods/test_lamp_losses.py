@@ -169,3 +169,13 @@ def test_the_score_is_the_mean_of_the_worst_share() -> None:
     errors = torch.tensor([[0.1, 0.4, 0.2, 0.3]])
     for top, mean in ((1.0, 0.25), (0.5, 0.35), (0.0, 0.4)):
         assert float(Reconstruction(torch.nn.Identity(), "l1", top).worst(errors)) == pytest.approx(mean)
+
+
+def test_the_map_is_the_error_of_a_window() -> None:
+    x = pictures(11, 2, 3, 12, 12)
+    torch.manual_seed(0)
+    net = ConvAutoencoder(12, 12, 4, 2, 4)
+    bare = ImageReconstruction(net, "l1", 1.0).score_and_map(x)[1].detach()
+    smooth = ImageReconstruction(net, "l1", 1.0, 3).score_and_map(x)[1].detach()
+    assert torch.allclose(smooth[:, 5, 7], bare[:, 4:7, 6:9].mean((1, 2)))
+    assert torch.allclose(smooth[:, 0, 0], bare[:, :2, :2].mean((1, 2)))  # at the border what there is of it

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anoaudit.data.items import TableSpec
@@ -94,7 +95,14 @@ class RowReconstruction(Reconstruction):
 
 
 class ImageReconstruction(Reconstruction):
-    """float32[B, 3, H, W] in [0, 1] → errors [B, C, H, W]; the map is their mean over channels."""
+    """float32[B, 3, H, W] in [0, 1] → errors [B, C, H, W]; the map is their mean over channels and over `smooth` × `smooth` pixels.
+
+    A defect is wrong over some area; a speck of one pixel that came out wrong is noise (our choice, by development images).
+    """
+
+    def __init__(self, net: nn.Module, metric: str, top: float, smooth: int = 1) -> None:
+        super().__init__(net, metric, top)
+        self.smooth = smooth
 
     def training_errors(self, x: Tensor) -> Tensor:
         """Of tiled images some tiles at random, at least one an image: all of them would fill the memory."""
@@ -112,6 +120,9 @@ class ImageReconstruction(Reconstruction):
     def score_and_map(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """score_B and map [B, H, W]."""
         found = self.errors(x).mean(1)
+        if self.smooth > 1:
+            padding = self.smooth // 2
+            found = F.avg_pool2d(found[:, None], self.smooth, 1, padding, count_include_pad=False)[:, 0]
         return self.worst(found.flatten(1)), found
 
 
@@ -131,4 +142,5 @@ def image_head(pixels: Any, options: LampOptions) -> ImageReconstruction:
         net = TimmAutoencoder(pixels.encoder, side, side, depth, width, latent, options.encoder != "trained")
     if options.tile:
         net = Tiled(net, options.tile)
-    return ImageReconstruction(net, options.metric or "l2", 0.01 if options.top is None else options.top)
+    top = 0.01 if options.top is None else options.top
+    return ImageReconstruction(net, options.metric or "l2", top, options.smooth or 1)

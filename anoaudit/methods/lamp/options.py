@@ -33,6 +33,12 @@ class LampOptions:
         0.0,
         1.0,
     )
+    smooth: int | None = option(
+        None,
+        "images: the map is the mean error of so many pixels squared, an odd number; auto is 9, 1 is the bare error",
+        1,
+        255,
+    )
     size: int | None = option(None, "images: squares of so many pixels a side enter the model; auto is 128", 16, 4096)
     fit: Literal["pad", "stretch"] | None = option(
         None, "images: keep their proportions with a grey margin (auto), or stretch them to the square"
@@ -87,12 +93,12 @@ class LampOptions:
         return chosen
 
 
-FOR_IMAGES, FOR_TABLES = ("size", "fit", "tile", "width", "depth", "encoder"), ("hidden",)
+FOR_IMAGES, FOR_TABLES = ("smooth", "size", "fit", "tile", "width", "depth", "encoder"), ("hidden",)
 USUAL: dict[str, dict[str, Any]] = {
     "table": {"metric": "l2", "top": 1.0, "hidden": 64, "batch_size": 128},
     "images": {
-        "metric": "l2", "top": 0.01, "size": 128, "fit": "pad", "width": 16, "depth": 4, "latent": 16, "encoder": "frozen",
-        "batch_size": 16,
+        "metric": "l2", "top": 0.01, "smooth": 9, "size": 128, "fit": "pad", "width": 16, "depth": 4, "latent": 16,
+        "encoder": "frozen", "batch_size": 16,
     },
 }  # fmt: skip
 assert {name for values in USUAL.values() for name in values} <= {f.name for f in fields(LampOptions)}
@@ -111,6 +117,10 @@ def _check(options: LampOptions, kind: str) -> None:
         raise UsageError(f"--set metric={options.metric} names an error twice", "name it once")
     if kind == "table":
         return
+    if (options.smooth or 0) % 2 == 0:
+        raise UsageError(
+            f"--set smooth={options.smooth} has no middle", f"for example smooth={(options.smooth or 0) + 1}"
+        )
     size = options.tile or options.size or 0
     if options.tile and (options.size or 0) % options.tile:
         raise UsageError(
