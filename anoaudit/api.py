@@ -279,7 +279,7 @@ def _audit(
 ) -> ScoreTable:
     """Rank all of the data with the one final model."""
     from anoaudit.model.alpha import alpha_facts
-    from anoaudit.model.calibration import Calibration, fit_null, wider
+    from anoaudit.model.calibration import MIN_ROWS, Calibration, fit_null, wider
     from anoaudit.model.session import Session
     from anoaudit.scoring.scorer import score_dataset
 
@@ -291,6 +291,8 @@ def _audit(
             known: Calibration = replace(fitted.calibration, exact=False, note=note)
             return known
         null: Calibration = fitted.calibration
+        if fitted.training["held_out"] == 0 and len(scores) - fitted.training["items"] < MIN_ROWS:
+            return null  # there are too few items that training has not seen for a null of its own
         return wider(fit_null(scores, fitted.training["contamination"]), null)
 
     identity = {"name": name, "method": settings.method.name, "hash": hashlib.sha256(fitted.graph).hexdigest()}

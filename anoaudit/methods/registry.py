@@ -11,6 +11,7 @@ from typing import Any
 from anoaudit.errors import UsageError
 from anoaudit.methods.anomem.options import AnoMemOptions
 from anoaudit.methods.anoonly.options import AnoOnlyOptions
+from anoaudit.methods.coft.options import CoftOptions
 from anoaudit.methods.lamp.options import LampOptions
 from anoaudit.methods.loe.options import LoeOptions
 
@@ -26,6 +27,9 @@ class Method:
     options: type[Any]
     module: str
     known_normals: bool = True  # a label 0 means a known normal; else it means unlabelled
+    few_shot: bool = (
+        False  # made for a handful of items, all taken as normal: one is enough, none is kept out of so few
+    )
 
     def load(self) -> Callable[..., Any]:
         """The method's `fit`. Imports torch."""
@@ -71,6 +75,16 @@ METHODS = {
             options=AnoOnlyOptions,
             module="anoaudit.methods.anoonly.method",
             known_normals=False,
+        ),
+        Method(
+            name="coft",
+            title="Contrastive fine-tuning",
+            paper="Liao et al., COFT-AD: COntrastive Fine-Tuning for Few-Shot Anomaly Detection, IEEE TIP 2024 (arXiv 2402.18998)",
+            summary="For 1 to 50 images known to be normal, in a folder of their own or labelled 0 with --train-on normal: a "
+            "pretrained network is fine-tuned on them.",
+            options=CoftOptions,
+            module="anoaudit.methods.coft.method",
+            few_shot=True,
         ),
     )
 }

@@ -10,12 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anoaudit.errors import UsageError
+from anoaudit.errors import AuditError, UsageError
 from anoaudit.nets.weights import fetch_weights, hub_reachable, is_cached, read_weights
 
 #: ImageNet weights of torchvision (BSD-3): small, without tricks in its training that flatten mid-level features.
 DEFAULT = "resnet18.tv_in1k"
 WAYS_OUT = "give a local file with --weights FILE, fill the hub cache on a machine with network, or use --backbone none"
+WAYS_OUT_REQUIRED = WAYS_OUT.replace(
+    "use --backbone none", "use a method that needs no network's weights, --method loe say"
+)
 INPUT_KEYS = ("mean", "std", "size")
 
 
@@ -125,10 +128,12 @@ def stages_of(net: nn.Module, strides: list[int]) -> list[int]:
     return sorted(len(reductions) - 1 - reductions[::-1].index(s) for s in set(strides))
 
 
-def make_backbone(options: BackboneOptions, strides: list[int] | None) -> tuple[TimmBackbone, dict[str, Any]] | None:
+def make_backbone(
+    options: BackboneOptions, strides: list[int] | None, required: bool = False
+) -> tuple[TimmBackbone, dict[str, Any]] | None:
     """The network with its weights and what the manifest says of it; None when no default weights are to be had.
 
-    Raises AuditError when an explicit backbone's weights are missing, UsageError for unknown names or arguments.
+    Raises AuditError when an explicit or `required` backbone's weights are missing, UsageError for unknown names or arguments.
     """
     import timm  # not at the top: tables never pay for it
 
@@ -137,11 +142,15 @@ def make_backbone(options: BackboneOptions, strides: list[int] | None) -> tuple[
     arguments = {**(weights.arguments if weights else {}), **options.arguments}
     inputs = {key: arguments.pop(key) for key in INPUT_KEYS if key in arguments}
     if weights is None and options.name is None and not is_cached(DEFAULT) and not hub_reachable():
+        if required:
+            raise AuditError(
+                f"the weights of backbone {name} are neither in the hub cache nor reachable", WAYS_OUT_REQUIRED
+            )
         return None
     net = create(timm, name, arguments)
     config = net.pretrained_cfg
     if weights is None:
-        weights = fetch_weights(name, net, config, WAYS_OUT)
+        weights = fetch_weights(name, net, config, WAYS_OUT_REQUIRED if required else WAYS_OUT)
     weights.load_into(net, name)
     mean, std = (_three(inputs.get(key, weights.inputs.get(key, config.get(key)))) for key in ("mean", "std"))
     size = inputs.get("size", weights.inputs.get("size", config["input_size"][-1]))

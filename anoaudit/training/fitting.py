@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # methods import training, not the other way round
 
 Array = npt.NDArray[np.float64]
 CHECKED = {"table": 2048, "images": 64}  # items whose scores the self-check looks at
+FEW = 8  # images; the checks have at least so many
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def fit_detector(
     items = training_items(dataset, spec, split)
     if settings.estimate:
         settings = replace(settings, contamination=_estimated(items, trainer))
-    kept = f"{int(split.held_out.sum())} kept out" + ("" if split.clean else " of a first fit, for p-values")
+    kept = f"{int(split.held_out.sum()) or 'none'} kept out" + ("" if split.clean else " of a first fit, for p-values")
     reporter.note(
         f"fitting {settings.method.name} on {len(items)} {_noun(dataset)} of {dataset.source} ({kept}), "
         f"{device.type}, seed {settings.seed}"
@@ -153,16 +154,11 @@ def _finish(
     outputs = outputs_of(result)
     graph = export(detector, example, outputs)
     session = Session(graph, device="cpu")
-    held_out = _scores(items, items.split.held_out, session) if items.split.clean else trainer.held_out_scores
-    assert held_out is not None, "a method must call trainer.calibrate where items are kept out of a first fit"
     size = batch_of(items.spec)
     parts = [session.run(some[at : at + size])[0] for at in range(0, len(some), size)]
     seen = np.concatenate(parts).astype(np.float64)  # of this detector alone: the first fit's scores are another's
     check = trainer.self_check(seen)
-    if items.split.clean:
-        calibration = conformal(held_out)
-    else:  # from 50 items on there are p-values (DESIGN, contract 6), though of 50 only 25 can be kept out
-        calibration = fit_null(held_out, settings.contamination, MIN_ROWS if len(items) < MIN_ROWS else MIN_ROWS // 2)
+    calibration = _calibration(items, session, settings, trainer)
     mad = median_absolute_deviation(seen)
     bar = _between(seen, float(np.quantile(seen, 1 - min(max(settings.contamination, 0.01), 0.5))))
     parity = check_parity(detector, session, sample, mad, lambda scores: scores >= bar, settings.seed)
@@ -175,6 +171,24 @@ def _finish(
         graph, items.spec, outputs, calibration, training, parity, backbone_facts, opset_of(graph), _versions(),
         tuple(trainer.warnings), _plain(vars(settings.options)),
     )  # fmt: skip
+
+
+def _calibration(items: TrainingItems, session: Session, settings: FitSettings, trainer: Trainer) -> Calibration:
+    """The normal reference for new items, from those kept out."""
+    if not items.split.held_out.any():
+        return Calibration(
+            kind="none", note=f"no p-values: of {_counted(items)} none can be kept out" + trainer.instead
+        )
+    if items.split.clean:
+        return conformal(_scores(items, items.split.held_out, session))
+    held_out = trainer.held_out_scores
+    assert held_out is not None, "a method must call trainer.calibrate where items are kept out of a first fit"
+    # From 50 items on there are p-values (DESIGN, contract 6), though of 50 only 25 can be kept out.
+    return fit_null(held_out, settings.contamination, MIN_ROWS if len(items) < MIN_ROWS else MIN_ROWS // 2)
+
+
+def _counted(items: TrainingItems) -> str:
+    return f"{len(items)} {_noun(items.dataset)[: -1 if len(items) == 1 else None]}"
 
 
 def _between(scores: Array, bar: float) -> float:
@@ -210,8 +224,10 @@ def _backbone(
         return *make_encoder(wanted.size, wanted.encoder, asked), []
     if wanted.size is not None:
         return *make_pixels(wanted.size, asked), []
+    if wanted.pretrained and asked.from_scratch:
+        raise UsageError(f"--method {settings.method.name} needs a pretrained network", "leave --backbone none out")
     if not asked.from_scratch:
-        made = make_backbone(asked, list(wanted.strides) if wanted.kind == "spatial" else None)
+        made = make_backbone(asked, list(wanted.strides) if wanted.kind == "spatial" else None, wanted.pretrained)
         if made is not None:
             return made[0], made[1], []
         warning = "no pretrained weights at hand (no network, empty cache): using the from-scratch recipe, as --backbone none does"
@@ -242,21 +258,24 @@ def _split(
         reporter.note(line)
     if not settings.method.known_normals:
         labels = np.where(labels == 0, UNLABELLED, labels).astype(np.int8)
-    return split_items(readable, labels, dataset.kind, settings.seed, settings.only_normal)
+    return split_items(readable, labels, dataset.kind, settings.seed, settings.only_normal, settings.method.few_shot)
 
 
 def _sample(items: TrainingItems, mask: npt.NDArray[np.bool_], size: int, seed: int) -> npt.NDArray[Any]:
-    """Random items of those marked, as they enter the model."""
+    """Random items of those marked, as they enter the model; of a handful of images darker copies, too.
+
+    (An example of one item would be exported as a constant, and the checks want different ones.)
+    """
     rng = np.random.default_rng(seed)
     marked = np.flatnonzero(mask)
     only = np.zeros(len(mask), dtype=bool)
     only[rng.choice(marked, min(size, len(marked)), replace=False)] = True
-    return np.concatenate(
-        [
-            chunk.values
-            for chunk in items.dataset.chunks(items.spec, 4096 if items.dataset.kind == "table" else 64, only)
-        ]
-    )
+    size = 4096 if items.dataset.kind == "table" else 64
+    values = np.concatenate([chunk.values for chunk in items.dataset.chunks(items.spec, size, only)])
+    if items.dataset.kind == "table" or len(values) >= FEW:
+        return values
+    copies = -(-FEW // len(values))
+    return np.concatenate([(values * (1 - k / copies)).astype(values.dtype) for k in range(copies)])
 
 
 def _scores(items: TrainingItems, mask: npt.NDArray[np.bool_], session: Session) -> Array:

@@ -27,24 +27,38 @@ class Split:
 
 
 def split_items(
-    readable: npt.NDArray[np.bool_], labels: npt.NDArray[np.int8], kind: str, seed: int, only_normal: bool
+    readable: npt.NDArray[np.bool_],
+    labels: npt.NDArray[np.int8],
+    kind: str,
+    seed: int,
+    only_normal: bool,
+    few_shot: bool = False,
 ) -> Split:
     """Keep 20 % of the items out (50 to 5,000, never more than a third), train on the others.
 
     With enough known normals (labels 0) the kept-out items are drawn from them alone: then p-values are exact. Else known
     anomalies (labels 1) stay out of them, for they have no place in a null. With `only_normal` training sees known normals
     only. Raises AuditError under 20 items, UsageError without normals.
+
+    `few_shot`: one item is enough, known anomalies are never trained on, and nothing is kept out where 50 would be more than a
+    third.
     """
     rng = np.random.default_rng(seed)
+    least = 1 if few_shot else MIN_ITEMS
+    if few_shot:
+        readable = readable & (labels != 1)
     n = int(readable.sum())
-    if n < MIN_ITEMS:
-        raise AuditError(f"{n} readable items are too few to fit a detector", f"give at least {MIN_ITEMS}")
+    if n < least:
+        raise AuditError(f"{n} readable items are too few to fit a detector", f"give at least {least}")
     normal = readable & (labels == 0)
-    if only_normal and normal.sum() < MIN_ITEMS:
+    if only_normal and normal.sum() < least:
         raise UsageError(
             f"--train-on normal: {int(normal.sum())} items are labelled 0 (normal)",
-            f"label at least {MIN_ITEMS} normals with --labels",
+            f"label at least {least} normals with --labels",
         )
+    usable = normal if only_normal else readable
+    if few_shot and usable.sum() < 3 * MIN_HELD_OUT:
+        return Split(usable, np.zeros_like(usable), labels, only_normal)
     clean = only_normal or int(normal.sum()) >= 3 * MIN_HELD_OUT
     others = readable & (labels != 1)
     pool = np.flatnonzero(normal if clean else others if others.sum() >= MIN_ITEMS else readable)

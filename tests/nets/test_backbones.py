@@ -214,3 +214,14 @@ def test_an_unreachable_hub_is_tried_once_and_briefly(monkeypatch):
     monkeypatch.setattr(backbones, "is_cached", lambda name: False)
     assert make_backbone(BackboneOptions(), [8]) is None
     assert len(calls) == 1
+
+
+def test_unfrozen_it_may_keep_the_pretrained_statistics(weights):
+    backbone = make(weights, None)
+    backbone.unfreeze(statistics=False)
+    around = nn.Sequential(backbone).train()
+    before = [m.running_mean.clone() for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    around(IMAGES).sum().backward()
+    after = [m.running_mean for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(p.grad is not None for p in backbone.net.parameters())

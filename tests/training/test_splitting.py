@@ -124,3 +124,21 @@ def test_survey():
     assert np.flatnonzero(~readable).tolist() == [2, 8]
     assert labels.tolist() == [-1] * 9
     assert lost == [("2", "broken"), ("8", "broken")]
+
+
+def test_few_shot_needs_one_item_and_keeps_nothing_out_of_few():
+    def few(n, labels=None, only_normal=False):
+        known = np.full(n, -1, dtype=np.int8) if labels is None else np.array(labels, dtype=np.int8)
+        return split_items(np.ones(n, dtype=bool), known, "images", 0, only_normal, few_shot=True)
+
+    assert few(1).train.tolist() == [True]
+    assert (few(149).train.sum(), few(149).held_out.sum()) == (149, 0)
+    assert few(150).held_out.sum() == 50
+    found = few(5, [0, 1, -1, 0, 1])
+    assert found.train.tolist() == [True, False, True, True, False]
+    found = few(5, [0, 1, -1, 0, 1], only_normal=True)
+    assert found.train.tolist() == [True, False, False, True, False]
+    with pytest.raises(AuditError, match="0 readable items"):
+        few(2, [1, 1])
+    with pytest.raises(UsageError, match="0 items are labelled 0"):
+        few(2, [-1, 1], only_normal=True)

@@ -40,6 +40,7 @@ def run(
     notes=None,
     settings=None,
     sampler=None,
+    accept=None,
 ):
     checkpoints = Checkpoints(folder, settings or {"a": 1}, resume)
     return train(
@@ -53,6 +54,7 @@ def run(
         reporter=notes or Notes(),
         memory=memory,
         sampler=sampler,
+        accept=accept,
     )
 
 
@@ -145,6 +147,21 @@ def test_batches_of_the_methods_own(tmp_path):
     seen.clear()
     run(module, objective, tmp_path / "b", schedule=schedule, sampler=sampler)
     assert all(torch.equal(a, b) for a, b in zip(first, seen, strict=True))
+
+
+def test_an_epoch_that_is_not_accepted_is_taken_back_and_ends_training(tmp_path):
+    schedule = replace(SCHEDULE, epochs=3, keep_best=False)
+    whole, stopped = network(), network()
+    run(whole, squares(whole), tmp_path / "a", schedule=schedule)
+    history = run(
+        stopped,
+        squares(stopped),
+        tmp_path / "b",
+        schedule=replace(schedule, epochs=9),
+        accept=lambda epoch: epoch < 3,
+    )
+    assert len(history.losses) == 3
+    assert same(whole, stopped)
 
 
 def test_the_step_falls_along_half_a_cosine():

@@ -28,6 +28,7 @@ class CoftOptions:
     positives: float = option(1.0, "λ_PP, weight of L_PP; 0 leaves it out", 0.0, 1000.0)
     push: float = option(1.0, "λ_NP, weight of L_NP; 0 leaves it out", 0.0, 1000.0)
     push_form: Literal["softplus", "hinge"] = option("softplus", "form of L_NP")
+    projector: bool = option(False, "the losses on an MLP's output instead of the embedding that is scored")
     crop: float = option(0.35, "smallest share of the image's area that a view shows", 0.01, 1.0)
     copies: int = option(50, "N_A, augmented copies of each normal in the Gaussian (fewer of many normals)", 2, 1000)
 

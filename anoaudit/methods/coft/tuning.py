@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -15,8 +15,7 @@ from anoaudit.methods.coft.negatives import synthesise
 from anoaudit.methods.coft.options import CoftOptions
 from anoaudit.training.augment import MILD, Augmentation, view
 from anoaudit.training.device import seed_noise
-from anoaudit.training.loop import Schedule
-from anoaudit.training.pixels import PixelBatches
+from anoaudit.training.loop import Batches, Schedule
 from anoaudit.training.trainer import Trainer
 
 HIDDEN, WIDTH = 512, 128  # of the projector (our choice)
@@ -34,12 +33,14 @@ class UnitLength(nn.Module):
 class Tuned(nn.Module):
     """The backbone and a projector, on which the losses are; the Gaussian is fitted before it (our choice, as SimCLR's probes)."""
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, projector: bool) -> None:
         super().__init__()
         width = int(backbone.channels)  # type: ignore[arg-type]
         self.backbone = backbone
-        self.projector = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, WIDTH)
+        self.projector = (
+            nn.Identity()
+            if not projector
+            else nn.Sequential(nn.LayerNorm(width), nn.Linear(width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, WIDTH))
         )
 
     def forward(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,11 +84,11 @@ def learns(options: CoftOptions, normals: int) -> bool:
     return options.epochs > 0 and (pushed or (normals > 1 and options.contrast + options.positives > 0))
 
 
-def tune(backbone: nn.Module, data: PixelBatches, options: CoftOptions, trainer: Trainer, stage: str) -> Watch:
+def tune(backbone: nn.Module, data: Batches, options: CoftOptions, trainer: Trainer, stage: str) -> Watch:
     """Fine-tune the backbone in place. The watch tells how it went."""
     watch = Watch()
     seed_noise(trainer.seed, trainer.device)
-    tuned = Tuned(backbone)
+    tuned = Tuned(backbone, options.projector)
 
     def sampler(generator: torch.Generator, batch_size: int) -> Iterator[Tensor]:
         """All images in batches of nearly one size, as often as makes `steps` of them."""
@@ -106,17 +107,27 @@ def tune(backbone: nn.Module, data: PixelBatches, options: CoftOptions, trainer:
 
 @torch.no_grad()
 def embed_copies(
-    backbone: nn.Module, data: PixelBatches, options: CoftOptions, copies: int, seed: int, device: torch.device
+    backbone: nn.Module,
+    data: Batches,
+    options: CoftOptions,
+    copies: int,
+    seed: int,
+    device: torch.device,
+    spoil: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(views_NVC, plain_NC): unit embeddings of V augmented copies of each image, and of the images as they are."""
+    """(views_NVC, plain_NC): unit embeddings of V augmented copies of each image, and of the images as they are.
+
+    `spoil` makes a negative of each copy. The seed decides the views.
+    """
     backbone.to(device).eval()
     seed_noise(seed, device)
     every = torch.arange(len(data))
     plain, views = [], []
     for rows in torch.split(every, EMBED_BATCH):
-        plain.append(_unit(backbone, data.batch(rows, device)[0].float()))
+        plain.append(_unit(backbone, data.batch(rows, device)[0]))
     for rows in torch.split(every.repeat_interleave(copies), EMBED_BATCH):
         pixels = view(unit_pixels(data.batch(rows, device)[0]), augmentation(options)).pixels
+        pixels = pixels if spoil is None else spoil(pixels)
         views.append(_unit(backbone, (pixels * 255.0).permute(0, 2, 3, 1)))
     return torch.cat(views).reshape(len(data), copies, -1), torch.cat(plain)
 
