@@ -216,6 +216,9 @@ def main() -> None:
             figures = whole(columns, tables, key)
             if len(figures) > 1:
                 results.extra["critical_difference"].append({"half": half, "measure": key, **compare(figures)})
+    results.extra["not_measured"] = {
+        cell: figures["skipped"] for cell, figures in peer_cells.items() if "skipped" in figures
+    }  # fmt: skip
     results.extra["published"] = beside_published(columns, half_of)
     results.extra["summary"] += _document("audit_images").get("summary", [])
     results.write(len(every))
@@ -269,6 +272,8 @@ def _print(found: dict[str, Any]) -> None:
             for d in found["differences"]
         ],
     )
+    for cell, why in found["not_measured"].items():
+        print(f"\nnot measured: {cell}: {why}")
     print("\n" + json.dumps(found["decisions"], indent=1) + "\n")
     print_table(
         ["half", "method", "tables", "AUROC published", "AP published", "AUROC here", "AP here"],
