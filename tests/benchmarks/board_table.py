@@ -29,9 +29,9 @@ OF_IMAGES = {
 
 
 def ranking(board: dict[str, Any]) -> str:
-    """AUROC / average precision, mean rank and wins of every column, best first by the development half."""
+    """AUROC / average precision, mean rank and wins: best first by the development half, columns of few tables last."""
     entries = {(s["half"], s["column"]): s for s in board["summary"] if s["family"] == "tables"}
-    columns = sorted({column for _, column in entries}, key=lambda column: -_figure(entries, "dev", column))
+    columns = sorted({column for _, column in entries}, key=lambda column: _place(entries.get(("dev", column))))
     best = {
         (half, key): max(s[key] for (of, _), s in entries.items() if of == half and s["tables"] == s["of"])
         for half in ("dev", "confirm") for key in ("mean_auroc", "mean_ap")
@@ -59,9 +59,8 @@ def ranking(board: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _figure(entries: dict[tuple[str, str], dict[str, Any]], half: str, column: str) -> float:
-    entry = entries.get((half, column))
-    return float(entry["mean_auroc"]) if entry else 0.0
+def _place(dev: dict[str, Any] | None) -> tuple[bool, float]:
+    return (True, 0.0) if dev is None else (2 * dev["tables"] < dev["of"], -dev["mean_auroc"])
 
 
 def decisions(board: dict[str, Any]) -> str:

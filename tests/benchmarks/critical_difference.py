@@ -105,7 +105,7 @@ def chart(title: str, panels: list[tuple[str, dict[str, Any]]], marked: str, mea
     ]
     for number, (heading, found) in enumerate(panels):
         parts += _panel(heading, found, marked, number * (LEFT + WIDE + 20) + 12, measure)
-    said = f"Shaded: not told from {marked} by Nemenyi's test; hollow: nor by Wilcoxon's with Holm's correction."
+    said = f"Shaded: not told from {marked} by Nemenyi's test; hollow: not by Wilcoxon's with Holm's correction."
     parts.append(f'<text class="s" x="12" y="{tall - 10}">{escape(said)} Columns that have all tables.</text>')
     return "\n".join([*parts, "</svg>", ""])
 

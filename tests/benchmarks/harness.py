@@ -58,6 +58,7 @@ class Results:
 
     def __init__(self, name: str, given: Settings) -> None:
         self.path, self.given = RESULTS / f"{name}.json", given
+        self._began = time.monotonic()  # a script may run its cells in parts
         self.cells: dict[str, Any] = {}
         self.extra: dict[str, Any] = {}  # what a script adds to the document, a summary say
         self._locks = RESULTS.parent / "cache" / f"{name}.locks"
@@ -67,9 +68,9 @@ class Results:
 
     def run(self, wanted: Iterable[str], measure: Callable[[str], Any], asked: int) -> None:
         """Measure each wanted cell that is not there yet; `asked` is the number of cells of the whole grid."""
-        commit, began = _commit(), time.monotonic()
+        commit = _commit()
         for name in wanted:
-            if time.monotonic() - began > 60 * self.given.minutes:
+            if time.monotonic() - self._began > 60 * self.given.minutes:
                 break
             with self._taken(name.replace("/", "~")) as mine:
                 self._read()
