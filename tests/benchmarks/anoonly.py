@@ -31,7 +31,7 @@ EMBEDDED = (
 )  # fmt: skip
 ORDINARY = ("annthyroid", "cardio", "satellite", "pendigits", "mammography", "PageBlocks", "Waveform", "campaign")
 COUNTS = ("5", "10", "30")
-SHARED_TABLES, SHARES = ("cardio", "emb_CIFAR10_0"), ("0", "5", "10", "20")
+SHARED_TABLES, SHARES = ("satellite", "Cardiotocography"), ("0", "5", "10", "20")
 TYPES = ("PA_BDP01_TL", "PA_BRG01_RL", "PA_BTN01_RL", "PA_ZPB01_RL")
 MODES = ("loe", *BASES, "deepsad+tuned", "devnet+tuned")
 RESAMPLED = 10_000
@@ -105,9 +105,9 @@ def compare(cells: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _group(family: str, name: str) -> str:
-    return "all " + (
-        name.rsplit("_", 1)[0] if family == "emb" and "MVTec" not in name else "MVTec" if family == "emb" else "tables"
-    )
+    if family != "emb":
+        return "all tables"
+    return "all MVTec" if "MVTec" in name else "all " + name.removeprefix("emb_").rsplit("_", 1)[0]
 
 
 def means(cells: dict[str, Any], family: str, setting: int) -> dict[tuple[str, ...], tuple[float, float, int]]:

@@ -208,6 +208,7 @@ def images_cell(family: str, mode: str, seed: int) -> dict[str, Any]:
         )
         metrics = json.loads(out)["metrics"]
     return {
-        "auroc": round(metrics["auroc"], 5), "ap": round(metrics["average_precision"], 5), 
-        "train": count + len(secret) + len(known),         "test": len(tested), "seconds": round(seconds, 1), "score_seconds": round(spent, 1), "mib": round(mib),
+        "auroc": round(metrics["auroc"], 5), "ap": round(metrics["average_precision"], 5),
+        "train": count + len(secret) + len(known), "test": len(tested),
+        "seconds": round(seconds, 1), "score_seconds": round(spent, 1), "mib": round(mib),
     }  # fmt: skip
