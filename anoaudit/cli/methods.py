@@ -22,7 +22,18 @@ def command(
     if name is None:
         for method in METHODS.values():
             console.print(Text.assemble((method.name, "bold"), f"  {method.title}"))
-            console.print(Text(f"  {method.summary}"))
+            grid = Table.grid(padding=(0, 2, 0, 0))
+            grid.add_column(min_width=8)
+            grid.add_column(overflow="fold")
+            for what, told in (
+                ("", method.summary),
+                ("data", method.data),
+                ("labels", method.labels),
+                ("when", method.when),
+            ):
+                grid.add_row(Text(f"  {what}", "dim"), Text(told))
+            console.print(grid)
+        console.print(Text("options of one: anoaudit methods NAME", "dim"))
         return 0
     chosen = find_method(name)
     console.print(Text.assemble((chosen.title, "bold"), f"\n{chosen.summary}\n{chosen.paper}\n"))

@@ -26,6 +26,9 @@ class Method:
     summary: str
     options: type[Any]
     module: str
+    data: str = "images, videos, tables"  # what it takes
+    labels: str = "none"  # what it has to be told
+    when: str = ""  # when to take it
     known_normals: bool = True  # a label 0 means a known normal; else it means unlabelled
     few_shot: bool = (
         False  # made for a handful of items, all taken as normal: one is enough, none is kept out of so few
@@ -47,6 +50,8 @@ METHODS = {
             summary="For unlabelled data with anomalies in it: the most anomalous share α of the items is not trained as normal.",
             options=LoeOptions,
             module="anoaudit.methods.loe.method",
+            data="images, videos, tables",
+            when="nobody has looked through the data yet; in doubt, this one",
         ),
         Method(
             name="lamp",
@@ -56,6 +61,8 @@ METHODS = {
             summary="For normal training data: an autoencoder whose error shows where an image, or which column of a row, is odd.",
             options=LampOptions,
             module="anoaudit.methods.lamp.method",
+            labels="normals (--labels 0, --train-on normal)",
+            when="the training data is known to be good, and you want to see where, or in which columns, new data is odd",
         ),
         Method(
             name="anomem",
@@ -65,6 +72,9 @@ METHODS = {
             "several scales; known anomalies (--labels, 1), few or many, help and are never remembered.",
             options=AnoMemOptions,
             module="anoaudit.methods.anomem.method",
+            data="images, videos",
+            labels="none, or known anomalies (--labels 1)",
+            when="there are many pictures, unlike any that a pretrained network has seen, and a GPU",
         ),
         Method(
             name="anoonly",
@@ -74,6 +84,8 @@ METHODS = {
             "hold more anomalies. --contamination does not enter training; it sets the null of the p-values.",
             options=AnoOnlyOptions,
             module="anoaudit.methods.anoonly.method",
+            labels="2 or more known anomalies (--labels 1)",
+            when="a few anomalies are marked, and more of their kinds are to be found among the rest",
             known_normals=False,
         ),
         Method(
@@ -84,6 +96,9 @@ METHODS = {
             "pretrained network is fine-tuned on them.",
             options=CoftOptions,
             module="anoaudit.methods.coft.method",
+            data="images",
+            labels="1 to 50 normals (the folder, or --labels 0)",
+            when="a handful of good pictures is all there is",
             few_shot=True,
         ),
     )
