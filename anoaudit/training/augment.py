@@ -43,7 +43,12 @@ class View:
 
 
 def view(pixels_BCHW: Tensor, how: Augmentation) -> View:
-    """One random view of each image, pixels in [0, 1]."""
+    """One random view of each image, pixels in [0, 1], in single precision."""
+    with torch.autocast(pixels_BCHW.device.type, enabled=False):
+        return _view(pixels_BCHW, how)
+
+
+def _view(pixels_BCHW: Tensor, how: Augmentation) -> View:
     count, device = len(pixels_BCHW), pixels_BCHW.device
     area = torch.empty(count, device=device).uniform_(how.crop, 1.0)
     aspect = torch.empty(count, device=device).uniform_(-math.log(4 / 3), math.log(4 / 3)).exp().sqrt()

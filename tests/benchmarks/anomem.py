@@ -69,16 +69,13 @@ QUICK: dict[str, Any] = {
 #: Changes to the default recipe.
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "single": {"scales": (32,), "whole": False},  # the deepest scale's memory alone
-    "plain": {"memory": False},  # stage 1 without memory
-    "places": {"whole": False},  # without the memory of whole images
     "pooled": {"match": "pooled", "augment": "simclr"},  # the paper recipe's way, with this encoder
-    "pooled-single": {"match": "pooled", "augment": "simclr", "scales": (32,)},
-    "pooled-plain": {"match": "pooled", "augment": "simclr", "memory": False},
+    "single": {"match": "pooled", "augment": "simclr", "scales": (32,)},  # the deepest scale's memory alone
+    "plain": {"match": "pooled", "augment": "simclr", "memory": False},  # stage 1 without memory
     "paper": {"recipe": "paper"},
 }
 GAMMAS = ("0", "0.01", "0.05", "0.1")
-FAMILIES = ("cubes", "PA_BDP01_TL", "PA_BTN01_RL")
+FAMILIES = ("PA_BDP01_TL", "cubes", "PA_BTN01_RL")
 WEIGHTS = SHARED / "weights" / "mobilenetv2_100.safetensors"
 
 

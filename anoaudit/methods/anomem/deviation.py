@@ -42,15 +42,15 @@ class DistanceNet(nn.Module):
 
     def forward(self, deviation_ND: Tensor) -> Tensor:
         """See above."""
-        h = self.whitened(deviation_ND)
-        for layer in self.layers:
-            h = F.leaky_relu(layer(h), SLOPE)
-        return h.float().square().sum(1) / self.reference
+        with torch.autocast(deviation_ND.device.type, enabled=False):  # in bfloat16 a rotation is none
+            h = self.whitened(deviation_ND)
+            for layer in self.layers:
+                h = F.leaky_relu(layer(h), SLOPE)
+            return h.square().sum(1) / self.reference
 
     def whitened(self, deviation_ND: Tensor) -> Tensor:
         """[N, d] of mean 0 and, but for the shrinkage, covariance 1 on training normals."""
-        with torch.autocast(deviation_ND.device.type, enabled=False):
-            return (deviation_ND.float() - self.mean) @ self.whitening
+        return (deviation_ND.float() - self.mean) @ self.whitening
 
     def measure(self, images: int, count: int, total_D: Tensor, products_DD: Tensor) -> None:
         """From Σ Δ and Σ ΔΔᵀ in float64 over `count` places of so many images.

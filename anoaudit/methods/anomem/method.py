@@ -26,8 +26,8 @@ from anoaudit.training.loop import Batches, Schedule
 from anoaudit.training.pixels import cache_pixels
 from anoaudit.training.trainer import Trainer
 
-STEPS, EPOCHS = 400, 20  # of stage 1: so many steps, but no fewer epochs
-DISTANCE_STEPS, DISTANCE_EPOCHS = 200, 5
+STEPS, EPOCHS = 200, 20  # of stage 1: so many steps, but no fewer epochs
+DISTANCE_STEPS, DISTANCE_EPOCHS = 100, 5
 START = 256  # images whose places the memories begin with
 READ = 64
 

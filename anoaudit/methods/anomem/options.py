@@ -74,7 +74,7 @@ class AnoMemOptions:
     )
     flip: bool = option(True, "views may be mirrored; false where left and right differ")
     epochs: int | None = option(
-        None, "of stage 1; auto: as many as make 400 steps, 20 at least (paper: 200)", 1, 100_000
+        None, "of stage 1; auto: as many as make 200 steps, 20 at least (paper: 200)", 1, 100_000
     )
     batch_size: int | None = option(None, "auto is 32 (paper: 256)", 4, 100_000)
     lr: float | None = option(
@@ -85,7 +85,7 @@ class AnoMemOptions:
         "network", "stage 2: distance networks on the deviations, or none, their plain length"
     )
     layers: int = option(2, "of a distance network", 1, 6)
-    distance_epochs: int | None = option(None, "of stage 2; auto: as many as make 200 steps, 5 at least", 1, 100_000)
+    distance_epochs: int | None = option(None, "of stage 2; auto: as many as make 100 steps, 5 at least", 1, 100_000)
     distance_lr: float = option(1e-3, "stage 2's step, Adam", 1e-8, 1.0)
     assignment: Literal["blind", "soft", "hard", "refine"] = option(
         "blind", "stage 2: what the share --contamination of unlabelled images is taken for (see method loe)"
