@@ -25,7 +25,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.net, self.stages = net, stages
         self.height, self.width = height, width
-        self.frozen = False
+        self.frozen, self.pretrained = False, False
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
         with torch.no_grad():
@@ -77,6 +77,7 @@ def make_trainable(wanted: ImageInput, asked: BackboneOptions) -> tuple[Encoder,
     if backbone.height <= SMALL_STEM:
         keep_resolution(backbone.net, untrained=False)
     encoder = Encoder(backbone.net, backbone.stages, backbone.height, backbone.width, mean, std)
+    encoder.pretrained = True
     return encoder, facts | {"channels": encoder.channels}
 
 

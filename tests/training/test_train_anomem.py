@@ -176,6 +176,11 @@ def test_pretrained_weights_are_the_beginning_and_may_stay(tmp_path, monkeypatch
         make_trainable(ImageInput("trainable", (8, 16, 32), 32, network="tiny"), asked)
 
 
+def test_an_untrained_encoder_is_not_frozen(tmp_path):
+    with pytest.raises(UsageError, match="must learn"):
+        fitted(tmp_path, freeze=True)
+
+
 def test_encoders(tmp_path):
     for size, grids in ((32, [(16, 16), (8, 8), (4, 4)]), (128, [(16, 16), (8, 8), (4, 4)])):
         encoder, facts = make_trainable(ImageInput("trainable", (8, 16, 32), size, network="tiny"), BackboneOptions())

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anoaudit.errors import UsageError
 from anoaudit.methods.anomem.contrast import memory_contrast
 from anoaudit.methods.anomem.deviation import AnoMemDetector, to_pixels
 from anoaudit.methods.anomem.options import AnoMemOptions
@@ -33,8 +34,12 @@ READ = 64
 
 
 def fit(items: TrainingItems, options: AnoMemOptions, trainer: Trainer) -> nn.Module:
-    """Train AnoMem on the images; returns the detector that is exported."""
+    """Train AnoMem on the images; returns the detector that is exported. Raises UsageError for options that do not fit."""
     encoder: Any = trainer.backbone
+    if options.freeze and not encoder.pretrained:
+        raise UsageError(
+            "--set freeze=true: an untrained encoder must learn", "name pretrained weights with --backbone or --weights"
+        )
     example = torch.zeros(2, encoder.height, encoder.width, 3, dtype=torch.uint8)
     trial = make_detector(encoder, options)
     trial.settle()
@@ -81,10 +86,9 @@ def learn_memories(
     watch: Callable[[int], None] = lambda epoch: None,
 ) -> None:
     """Stage 1. `watch` is called before each batch, with the epoch: benchmarks look at what has been learned so far."""
-    batch_size = min(options.batch_size or 32, len(data))
-    epochs = options.epochs or max(EPOCHS, math.ceil(STEPS / math.ceil(len(data) / batch_size)))
+    epochs, batch_size = _length(data, options)
     how = replace(SIMCLR if options.augment == "simclr" else MILD, flip=options.flip)
-    _start_memories(scales, data, trainer)
+    _start_memories(scales.to(trainer.device).train(), data, trainer)
 
     def objective(items: Tensor, labels: Tensor, epoch: int) -> Tensor:
         watch(epoch)
@@ -95,11 +99,20 @@ def learn_memories(
         epochs, batch_size, options.lr or 0.03, options.weight_decay, keep_best=False, optimizer="sgd", final_lr=0.0
     )
     trainer.run(scales, objective, data, schedule, stage=stage)
+    if not options.memory:
+        torch.manual_seed(trainer.seed)
+        _start_memories(scales.eval(), data, trainer)
     assert trainer.history is not None
     losses = trainer.history.losses
     trainer.facts["stage1"] = {
         "epochs": epochs, "batch_size": batch_size, "lr": options.lr, "first_loss": losses[0], "last_loss": losses[-1],
     }  # fmt: skip
+
+
+def _length(data: Batches, options: AnoMemOptions) -> tuple[int, int]:
+    """Epochs and batch size of stage 1."""
+    batch_size = min(options.batch_size or 32, len(data))
+    return options.epochs or max(EPOCHS, math.ceil(STEPS / math.ceil(len(data) / batch_size))), batch_size
 
 
 def contrast_of(scales: MemoryScales, a: View, b: View, anomalous_B: Tensor, options: AnoMemOptions) -> Tensor:
@@ -177,8 +190,7 @@ def chunks(data: Batches, device: torch.device, most: int | None = None) -> Iter
 
 @torch.no_grad()
 def _start_memories(scales: MemoryScales, data: Batches, trainer: Trainer) -> None:
-    """Prototypes begin as embeddings, with the normalisation of batches as in training."""
-    scales.to(trainer.device).train()
+    """Prototypes begin as embeddings; before training with the normalisation of batches."""
     found = [scales.queries(to_pixels(items)) for items in chunks(data, trainer.device, START)]
     for s, memory in enumerate(scales.memories):
         memory.start(torch.cat([z[s].flatten(0, 1) for z in found]))  # type: ignore[operator]
@@ -218,9 +230,10 @@ def diagnose(detector: AnoMemDetector, parts_NS: Tensor, data: Batches, trainer:
 def _foretell(
     trial: AnoMemDetector, data: Batches, items: TrainingItems, options: AnoMemOptions, trainer: Trainer
 ) -> None:
-    """Say how long stage 1, most of the work, will take: from one step of a copy."""
+    """Say how long stage 1, most of the work, will take: from a small step of a copy."""
     scales = trial.scales.to(trainer.device).train()
-    size = min(options.batch_size or 32, len(data))
+    epochs, batch_size = _length(data, options)
+    size = min(batch_size, 8)
     pixels = to_pixels(data.batch(torch.arange(size), trainer.device)[0])
     start = time.perf_counter()
     contrast_of(
@@ -231,9 +244,7 @@ def _foretell(
         options,
     ).backward()  # type: ignore[no-untyped-call]
     fits = 2 if items.kept_out.any() else 1
-    steps = math.ceil(len(data) / size)
-    epochs = options.epochs or max(EPOCHS, math.ceil(STEPS / steps))
-    seconds = (time.perf_counter() - start) * epochs * steps * fits
+    seconds = (time.perf_counter() - start) / size * len(data) * epochs * fits
     shown = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
     trainer.reporter.note(
         f"stage 1 will take about {shown} ({fits} × {epochs} epochs) on this {trainer.device.type.upper()}"
