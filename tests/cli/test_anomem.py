@@ -12,7 +12,7 @@ from .conftest import Run, make_images
 
 SMALL = [
     word
-    for pair in ("encoder=tiny", "size=16", "epochs=1", "distance-epochs=1", "slots=8", "width=8", "batch-size=8")
+    for pair in ("encoder=tiny", "size=16", "epochs=1", "distance-epochs=1", "slots=8", "projection=8", "batch-size=8")
     for word in ("--set", pair)
 ]
 

@@ -18,6 +18,7 @@ from anoaudit.methods.loe.assignment import Assignment
 from anoaudit.nets.memory import Memory
 
 TAU = 0.2
+BARE = nn.Identity()
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -26,7 +27,7 @@ def unit(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def gradient(memory: Memory, z1, z2, anomalous, image, part: int | None = None) -> torch.Tensor:
     memory.zero_grad()
-    both = memory_contrast(z1, z2, anomalous, image, memory, TAU)
+    both = memory_contrast(z1, z2, anomalous, image, memory, TAU, BARE)
     (sum(both) if part is None else both[part]).backward()
     assert memory.slots.grad is not None
     return memory.slots.grad.clone()
@@ -52,7 +53,7 @@ def test_a_labelled_anomaly_teaches_the_encoder():
     memory = Memory(8, 16)
     z1, z2 = unit(6, 16).requires_grad_(), unit(6, 16, seed=1)
     anomalous = torch.tensor([True] + [False] * 5)
-    memory_contrast(z1, z2, anomalous, torch.arange(6), memory, TAU)[0].backward()
+    memory_contrast(z1, z2, anomalous, torch.arange(6), memory, TAU, BARE)[0].backward()
     assert z1.grad is not None
     assert z1.grad[0].abs().max() > 1e-3
 
@@ -61,7 +62,13 @@ def test_only_anomalies_and_one_item():
     memory = Memory(8, 16)
     for count, anomalous in ((3, True), (1, False), (1, True)):
         loss, variance = memory_contrast(
-            unit(count, 16), unit(count, 16, seed=1), torch.full((count,), anomalous), torch.arange(count), memory, TAU
+            unit(count, 16),
+            unit(count, 16, seed=1),
+            torch.full((count,), anomalous),
+            torch.arange(count),
+            memory,
+            TAU,
+            BARE,
         )
         assert torch.isfinite(loss)
         assert torch.isfinite(variance)
@@ -73,7 +80,7 @@ def test_contrast_against_its_formula():
     memory = Memory(8, 16)
     z1, z2 = unit(6, 16), unit(6, 16, seed=1)
     image = torch.tensor([0, 0, 1, 1, 2, 2])
-    found, _ = memory_contrast(z1, z2, torch.zeros(6, dtype=torch.bool), image, memory, TAU)
+    found, _ = memory_contrast(z1, z2, torch.zeros(6, dtype=torch.bool), image, memory, TAU, BARE)
     wanted = 0.0
     for a, b in ((z1, z2), (z2, z1)):
         u = F.normalize(memory(a), dim=1)
@@ -90,7 +97,7 @@ def test_the_variance_term_sees_collapse():
     with torch.no_grad():
         collapsed.slots[:] = collapsed.slots[0]
     z1, z2, none = unit(300, 16), unit(300, 16, seed=1), torch.zeros(300, dtype=torch.bool)
-    far, near = (memory_contrast(z1, z2, none, torch.arange(300), m, TAU)[1] for m in (wide, collapsed))
+    far, near = (memory_contrast(z1, z2, none, torch.arange(300), m, TAU, BARE)[1] for m in (wide, collapsed))
     assert far < 0.15 < 0.9 < near <= 1.0
     start = F.normalize(torch.randn(8, 16), dim=1) * 1e-2 + collapsed.slots[0].detach()  # nearly collapsed
     with torch.no_grad():
@@ -98,7 +105,7 @@ def test_the_variance_term_sees_collapse():
     gradient(collapsed, z1, z2, none, torch.arange(300), part=1)
     with torch.no_grad():
         collapsed.slots -= 0.05 * collapsed.slots.grad
-    assert memory_contrast(z1, z2, none, torch.arange(300), collapsed, TAU)[1] < near
+    assert memory_contrast(z1, z2, none, torch.arange(300), collapsed, TAU, BARE)[1] < near
 
 
 class Affine(nn.Module):
@@ -194,11 +201,14 @@ class Fixed(nn.Module):
     def maps(self, items):
         return [items.sqrt().reshape(-1, 1, *self.grids[0])]
 
-    def queries(self, items):
+    def vectors(self, items):
         return [items.sqrt()[:, :, None]]
 
-    def deviations(self, queries):
-        return queries
+    def deviations(self, vectors):
+        return vectors
+
+    def measure(self, batches):
+        pass
 
 
 def test_an_anomaly_pays_at_its_worst_places_alone(monkeypatch):
@@ -219,9 +229,15 @@ def test_an_anomaly_pays_at_its_worst_places_alone(monkeypatch):
 
 
 def test_options():
-    assert AnoMemOptions().for_data("images").width == 64
+    assert AnoMemOptions().for_data("images").projection == 64
     paper = AnoMemOptions(recipe="paper", slots=16).for_data("images")
-    assert (paper.encoder, paper.images.size, paper.slots, paper.width, paper.beta) == ("resnet18", 32, 16, 0, None)
+    assert (paper.encoder, paper.images.size, paper.slots, paper.projection, paper.beta) == (
+        "resnet18",
+        32,
+        16,
+        128,
+        None,
+    )
     for wrong, said in ((AnoMemOptions(scales=(16, 8)), "finest first"), (AnoMemOptions(weights=(1, 2)), "for each")):
         with pytest.raises(UsageError) as caught:
             wrong.for_data("images")

@@ -26,7 +26,7 @@ from anoaudit.training.parity import check_parity, median_absolute_deviation
 
 SIZE = 16
 SMALL = {
-    "encoder": "tiny", "size": SIZE, "epochs": 2, "distance_epochs": 2, "batch_size": 8, "slots": 8, "width": 8, "points": 2,
+    "encoder": "tiny", "size": SIZE, "epochs": 2, "distance_epochs": 2, "batch_size": 8, "slots": 8, "projection": 8, "points": 2,
     "warmup": 0,
 }  # fmt: skip
 
@@ -137,7 +137,7 @@ def test_a_memory_that_averages_is_told(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"distance": "norm"}, {"scales": (32,), "whole": False}, {"match": "pooled", "augment": "simclr", "width": 0},
+    [{"distance": "norm"}, {"scales": (32,), "whole": False}, {"match": "pooled", "augment": "simclr", "projection": 0},
      {"memory": False}, {"assignment": "soft", "weights": (1, 0, 2, 1)}],
 )  # fmt: skip
 def test_choices(tmp_path, monkeypatch, changes):

@@ -9,7 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from anoaudit.nets.memory import Memory
 
@@ -17,7 +17,13 @@ NEVER = -1e4  # as good as −∞ beside |a·b|/τ ≤ 1000, and harmless to gra
 
 
 def memory_contrast(
-    z1_ND: Tensor, z2_ND: Tensor, anomalous_N: Tensor, image_N: Tensor, memory: Memory | None, temperature: float
+    z1_ND: Tensor,
+    z2_ND: Tensor,
+    anomalous_N: Tensor,
+    image_N: Tensor,
+    memory: Memory | None,
+    temperature: float,
+    head: nn.Module,
 ) -> tuple[Tensor, Tensor]:
     """(contrastive loss, variance term), scalars, of unit embeddings of two views; `image_N` says which image each is of.
 
@@ -25,7 +31,7 @@ def memory_contrast(
     embeddings of other normal images. Labelled anomalies: the anchor is the raw embedding, the negatives all other images. They
     are kept out of the normals' negatives and out of the variance term, and the sum is divided by the number of normals, so
     that the memory's gradient is the same with and without them. Both orders of the views count. Without a memory all anchors
-    are raw embeddings (for comparisons).
+    are raw embeddings (for comparisons). Anchors, positives and negatives are compared behind the `head`.
     """
     with torch.autocast(z1_ND.device.type, enabled=False):
         z1_ND, z2_ND = z1_ND.float(), z2_ND.float()
@@ -41,9 +47,10 @@ def memory_contrast(
                 anchor_ND = query_ND
             else:
                 retrieved_ND = memory(query_ND)
-                anchor_ND = torch.where(anomalous_N[:, None], query_ND, F.normalize(retrieved_ND, dim=1))
+                anchor_ND = torch.where(anomalous_N[:, None], query_ND, retrieved_ND)
                 variance = variance + _variance(retrieved_ND[normal_N]) / 2
-            logits_NN = (anchor_ND @ positive_ND.T / temperature).masked_fill(~seen_NN, NEVER)
+            anchor_NP, positive_NP = (F.normalize(head(v), dim=1) for v in (anchor_ND, positive_ND))
+            logits_NN = (anchor_NP @ positive_NP.T / temperature).masked_fill(~seen_NN, NEVER)
             loss_N = torch.logsumexp(logits_NN, dim=1) - logits_NN.diagonal()
             total = total + loss_N.sum() / (2 * count)
         return total, variance

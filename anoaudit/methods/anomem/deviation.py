@@ -99,12 +99,12 @@ class AnoMemDetector(nn.Module):
 
     def distances(self, items: Tensor) -> list[Tensor]:
         """[B, places] of each scale, or [B, 1] of vectors of whole images."""
-        return self._distances(self.scales.queries(to_pixels(items)))
+        return self._distances(self.scales.vectors(to_pixels(items)))
 
-    def _distances(self, queries: list[Tensor]) -> list[Tensor]:
+    def _distances(self, vectors: list[Tensor]) -> list[Tensor]:
         return [
             net(deviation_BLD.flatten(0, 1)).reshape(deviation_BLD.shape[:2])
-            for net, deviation_BLD in zip(self.nets, self.scales.deviations(queries), strict=True)
+            for net, deviation_BLD in zip(self.nets, self.scales.deviations(vectors), strict=True)
         ]
 
     def scale_scores(self, distances: list[Tensor]) -> Tensor:
@@ -142,12 +142,13 @@ class AnoMemDetector(nn.Module):
     @torch.no_grad()
     def refer(self, batches: Callable[[], Iterable[Tensor]]) -> None:
         """Measure the deviations of these items, and make their mean distance 1 at every scale."""
+        self.scales.measure(to_pixels(items) for items in batches())
         images, counts = 0, [0] * len(self.nets)
         totals = [torch.zeros(d, dtype=torch.float64, device=self.center.device) for d in self.scales.widths]
         products = [torch.outer(total, total) for total in totals]
         for items in batches():
             images += len(items)
-            for s, deviation_BLD in enumerate(self.scales.deviations(self.scales.queries(to_pixels(items)))):
+            for s, deviation_BLD in enumerate(self.scales.deviations(self.scales.vectors(to_pixels(items)))):
                 flat = deviation_BLD.flatten(0, 1).double()
                 counts[s] += len(flat)
                 totals[s] += flat.sum(0)

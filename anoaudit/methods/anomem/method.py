@@ -55,7 +55,7 @@ def make_detector(encoder: nn.Module, options: AnoMemOptions) -> AnoMemDetector:
     if options.freeze:
         own.freeze()
     scales = MemoryScales(
-        own, options.slots or 256, options.width or 0, options.beta, bool(options.whole), options.match == "pooled"
+        own, options.slots or 256, options.projection or 0, options.beta, bool(options.whole), options.match == "pooled"
     )
     layers = options.layers if options.distance == "network" else 0
     return AnoMemDetector(scales, layers, options.top or 1.0, options.weights or [1.0] * len(scales.widths))
@@ -123,16 +123,16 @@ def contrast_of(scales: MemoryScales, a: View, b: View, anomalous_B: Tensor, opt
     per = 1 if options.match == "pooled" else options.points
     points_BP2 = None if options.match == "pooled" else common_points(a, b, per)
     total = torch.zeros((), device=a.pixels.device)
-    for m_BDhw, memory in zip(maps, scales.memories, strict=True):
+    for m_BDhw, memory, head in zip(maps, scales.memories, scales.heads, strict=True):
         if points_BP2 is None:
-            z1_ND, z2_ND = (pooled_vector(m) for m in torch.split(m_BDhw, count))
+            z1_ND, z2_ND = (F.normalize(pooled_vector(m), dim=1) for m in torch.split(m_BDhw, count))
         else:
             z1_ND, z2_ND = (
                 _at(m, seen.locate(points_BP2)) for m, seen in zip(torch.split(m_BDhw, count), (a, b), strict=True)
             )
         loss, variance = memory_contrast(
             z1_ND, z2_ND, anomalous_B.repeat_interleave(per), image_B.repeat_interleave(per),
-            memory if options.memory else None, options.temperature,  # type: ignore[arg-type]
+            memory if options.memory else None, options.temperature, head,  # type: ignore[arg-type]
         )  # fmt: skip
         total = total + loss + options.variance * variance
     return total
@@ -191,22 +191,22 @@ def chunks(data: Batches, device: torch.device, most: int | None = None) -> Iter
 @torch.no_grad()
 def _start_memories(scales: MemoryScales, data: Batches, trainer: Trainer) -> None:
     """Prototypes begin as embeddings; before training with the normalisation of batches."""
-    found = [scales.queries(to_pixels(items)) for items in chunks(data, trainer.device, START)]
+    found = [scales.vectors(to_pixels(items)) for items in chunks(data, trainer.device, START)]
     for s, memory in enumerate(scales.memories):
-        memory.start(torch.cat([z[s].flatten(0, 1) for z in found]))  # type: ignore[operator]
+        memory.start(F.normalize(torch.cat([f[s].flatten(0, 1) for f in found]), dim=1))  # type: ignore[operator]
 
 
 @torch.no_grad()
 def diagnose(detector: AnoMemDetector, parts_NS: Tensor, data: Batches, trainer: Trainer) -> None:
     """Facts for the manifest and the card, and a warning where a memory does not do its work."""
-    found = [detector.scales.queries(to_pixels(items)) for items in chunks(data, trainer.device, START)]
+    found = [detector.scales.vectors(to_pixels(items)) for items in chunks(data, trainer.device, START)]
     total_N = parts_NS.sum(1)
     centred_N = total_N - total_N.mean()
     variance = centred_N.square().sum().clamp_min(1e-12)
     facts, bad = [], []
     for s, memory in enumerate(detector.scales.memories):
         assert isinstance(memory, Memory)
-        seen = memory.diagnose(torch.cat([z[s].flatten(0, 1) for z in found]))
+        seen = memory.diagnose(F.normalize(torch.cat([f[s].flatten(0, 1) for f in found]), dim=1))
         share = (centred_N * (parts_NS[:, s] - parts_NS[:, s].mean())).sum() / variance
         grid = detector.grids[s]
         facts.append({"grid": list(grid), **{k: round(v, 4) for k, v in seen.items()}, "share": round(float(share), 4)})

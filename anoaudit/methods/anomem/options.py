@@ -11,10 +11,11 @@ from anoaudit.options import ImageInput, option
 #: What `recipe` decides. METHODS §4; what the paper leaves open is our choice: batch, epochs, lr, weight decay.
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {
-        "width": 64, "slots": 256, "match": "points", "whole": True, "augment": "mild", "batch_size": 32, "lr": 0.03, "top": 0.1,
+        "projection": 64, "slots": 256, "match": "points", "whole": True, "augment": "mild", "batch_size": 32,
+        "lr": 0.03, "top": 0.1,
     },
     "paper": {
-        "width": 0, "slots": 512, "match": "pooled", "whole": False, "augment": "simclr", "batch_size": 256, "epochs": 200,
+        "projection": 128, "slots": 512, "match": "pooled", "whole": False, "augment": "simclr", "batch_size": 256, "epochs": 200,
         "lr": 0.06, "top": 1.0, "size": 32, "encoder": "resnet18",
     },
 }  # fmt: skip
@@ -49,15 +50,18 @@ class AnoMemOptions:
     freeze: bool = option(
         False, "a pretrained encoder stays as it is; only what reads and fills the memories is trained"
     )
-    width: int | None = option(
+    projection: int | None = option(
         None,
-        "coordinates of the embeddings, by a linear map at each place; 0: the encoder's channels; auto is 64 (paper: 0)",
+        "coordinates in which views are contrasted, behind what is remembered; 0: none; auto is 64 (paper: 128)",
         0,
         2048,
     )
     slots: int | None = option(None, "prototypes in each memory; auto is 256 (paper: 512)", 2, 8192)
     beta: float | None = option(
-        None, "sharpness of retrieval from a memory of unit vectors; auto is √width", 0.1, 1000.0
+        None,
+        "sharpness of retrieval from a memory of unit vectors; auto is the root of the map's channels",
+        0.1,
+        1000.0,
     )
     temperature: float = option(0.2, "τ of the contrast", 1e-2, 10.0)
     variance: float = option(1.0, "weight of the term that keeps retrieved prototypes apart", 0.0, 1000.0)
