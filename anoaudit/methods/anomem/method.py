@@ -27,7 +27,10 @@ from anoaudit.training.loop import Batches, Schedule
 from anoaudit.training.pixels import cache_pixels
 from anoaudit.training.trainer import Trainer
 
-STEPS, EPOCHS = 200, 20  # of stage 1: so many steps, but no fewer epochs
+STEPS, EPOCHS = (
+    40,
+    20,
+)  # of stage 1: so many steps, but no fewer epochs; longer makes small folders worse (by development sets)
 DISTANCE_STEPS, DISTANCE_EPOCHS = 100, 5
 START = 256  # images whose places the memories begin with
 READ = 64

@@ -78,7 +78,7 @@ class AnoMemOptions:
     )
     flip: bool = option(True, "views may be mirrored; false where left and right differ")
     epochs: int | None = option(
-        None, "of stage 1; auto: as many as make 200 steps, 20 at least (paper: 200)", 1, 100_000
+        None, "of stage 1; auto: as many as make 40 steps, 20 at least (paper: 200)", 1, 100_000
     )
     batch_size: int | None = option(None, "auto is 32 (paper: 256)", 4, 100_000)
     lr: float | None = option(
