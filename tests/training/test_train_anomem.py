@@ -181,6 +181,17 @@ def test_an_untrained_encoder_is_not_frozen(tmp_path):
         fitted(tmp_path, freeze=True)
 
 
+def test_an_unusual_length_deviates_from_the_same_prototype():
+    scales = method.make_detector(
+        encoder_of(AnoMemOptions(**SMALL)), AnoMemOptions(**SMALL).for_data("images")
+    ).scales.eval()
+    scales.levels.fill_(2.0)
+    vectors = [torch.randn(1, 3, d) for d in scales.widths]
+    with torch.no_grad():
+        once, thrice = scales.deviations(vectors), scales.deviations([3 * f for f in vectors])
+    assert all(torch.allclose(b - a, f, atol=1e-5) for a, b, f in zip(once, thrice, vectors, strict=True))
+
+
 def test_encoders(tmp_path):
     for size, grids in ((32, [(16, 16), (8, 8), (4, 4)]), (128, [(16, 16), (8, 8), (4, 4)])):
         encoder, facts = make_trainable(ImageInput("trainable", (8, 16, 32), size, network="tiny"), BackboneOptions())
