@@ -43,7 +43,7 @@ def fitted(run: Run, data: Path, weights: Path, *more: object) -> tuple[Outcome,
 @pytest.mark.parametrize("count", [1, 4, 60])
 def test_few_normals_give_scores_and_ranks_but_no_p_values(run: Run, tmp_path: Path, weights: Path, count: int) -> None:
     make_images(tmp_path / "normals", count, 0)
-    done, manifest = fitted(run, tmp_path / "normals", weights)
+    done, manifest = fitted(run, tmp_path / "normals", weights, "--set", "negatives=cutpaste")
     document = json.loads(done.out)
     assert sorted(row["rank"] for row in document["rows"]) == list(range(1, count + 1))
     assert all(row["p_value"] is None and not row["flagged"] for row in document["rows"])
@@ -129,6 +129,17 @@ def test_without_weights_there_are_three_ways_out(run: Run, tmp_path: Path, monk
             assert way in done.err
     done = run("fit", tmp_path / "normals", "--method", "coft", "--backbone", "none", "-o", tmp_path / "m.anoaudit")
     assert (done.code, "needs a pretrained network" in done.err) == (2, True)
+
+
+def test_untold_what_anomalies_look_like_the_network_stays_as_it_is(run: Run, tmp_path: Path, weights: Path) -> None:
+    make_images(tmp_path / "normals", 3, 0)
+    model = tmp_path / "m.anoaudit"
+    done = run("fit", tmp_path / "normals", "--method", "coft", "--weights", weights, "-o", model, "--set", "copies=6")
+    assert done.code == 0, done.err
+    assert "say what anomalies look like" in done.err
+    manifest = json.loads((model / "manifest.json").read_text())
+    assert manifest["options"]["epochs"] == 0
+    assert manifest["training"]["separation"]["untuned"] == manifest["training"]["separation"]["tuned"]
 
 
 def test_what_it_does_not_take(run: Run, tmp_path: Path, weights: Path) -> None:

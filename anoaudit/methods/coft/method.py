@@ -43,7 +43,7 @@ def fit(items: TrainingItems, options: CoftOptions, trainer: Trainer) -> nn.Modu
         if learns(options, len(data)):
             _tuned(backbone, data, options, trainer, stage)
         elif stage == "train":
-            note("nothing to train on: the network stays as it is" + _why_not(options, len(data)))
+            note(f"the network stays as it is: {_why_not(options)}")
         note(f"embedding {copies} augmented copies of each of {len(data)} images")
         views_NVC, plain_NC = embed_copies(backbone, data, options, copies, trainer.seed, trainer.device)
         head = ShrunkGaussian(width).to(trainer.device).fit(views_NVC.flatten(0, 1))
@@ -56,8 +56,14 @@ def fit(items: TrainingItems, options: CoftOptions, trainer: Trainer) -> nn.Modu
     return trainer.fit_twice(fit_one, images, items)
 
 
-def _why_not(options: CoftOptions, normals: int) -> str:
-    return " (of one image negatives=none leaves no term)" if normals == 1 and options.epochs > 0 else ""
+def _why_not(options: CoftOptions) -> str:
+    if options.epochs:
+        return "of one image there is nothing to learn without negatives"
+    return (
+        "epochs=0"
+        if options.negatives != "none"
+        else "to fine-tune it say what anomalies look like, --set negatives=cutpaste"
+    )
 
 
 def _tuned(backbone: Any, data: Batches, options: CoftOptions, trainer: Trainer, stage: str) -> None:

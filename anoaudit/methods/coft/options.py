@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from anoaudit.errors import UsageError
 from anoaudit.options import ImageInput, option
+
+EPOCHS = 20
 
 
 @dataclass(frozen=True)
@@ -14,12 +16,17 @@ class CoftOptions:
     """`--set` options of `--method coft`."""
 
     negatives: Literal["cutpaste", "rotate", "none"] = option(
-        "cutpaste",
-        "simulated anomalies that normals are pushed from: pasted pieces (local defects), quarter turns (only where a turned "
-        "object is an anomaly), or none",
+        "none",
+        "simulated anomalies that normals are pushed from: cutpaste (pasted pieces, for local defects), rotate (quarter turns, "
+        "where a turned object is an anomaly), or none",
     )
-    epochs: int = option(20, "0 leaves the network as it is", 0, 10_000)
-    steps: int = option(2, "an epoch has at least so many batches: few images are seen again", 1, 1000)
+    epochs: int | None = option(
+        None,
+        "0 leaves the network as it is; auto is 20 with negatives, 0 without: what did best in the benchmark",
+        0,
+        10_000,
+    )
+    steps: int = option(1, "an epoch has at least so many batches: few images are seen again", 1, 1000)
     batch_size: int = option(16, "images of a batch; each is seen in two views, and one negative", 2, 1024)
     lr: float = option(1e-4, "step of SGD with Nesterov's momentum", 1e-8, 10.0)
     weight_decay: float = option(0.0, "of SGD", 0.0, 1.0)
@@ -38,7 +45,8 @@ class CoftOptions:
         return ImageInput("pooled", pretrained=True)
 
     def for_data(self, kind: str) -> CoftOptions:
-        """Raises UsageError for tables."""
+        """With the epochs filled in. Raises UsageError for tables."""
         if kind != "images":
             raise UsageError("coft fine-tunes a network on images; this is a table", "use --method loe")
-        return self
+        epochs = self.epochs if self.epochs is not None else 0 if self.negatives == "none" else EPOCHS
+        return replace(self, epochs=epochs)

@@ -81,7 +81,7 @@ def augmentation(options: CoftOptions) -> Augmentation:
 def learns(options: CoftOptions, normals: int) -> bool:
     """Whether any term has a gradient: of a single image there is no other to compare with, only the push is left."""
     pushed = options.negatives != "none" and options.push > 0
-    return options.epochs > 0 and (pushed or (normals > 1 and options.contrast + options.positives > 0))
+    return bool(options.epochs) and (pushed or (normals > 1 and options.contrast + options.positives > 0))
 
 
 def tune(backbone: nn.Module, data: Batches, options: CoftOptions, trainer: Trainer, stage: str) -> Watch:
@@ -97,7 +97,7 @@ def tune(backbone: nn.Module, data: Batches, options: CoftOptions, trainer: Trai
             yield from torch.randperm(len(data), generator=generator).tensor_split(batches)
 
     schedule = Schedule(
-        options.epochs, options.batch_size, options.lr, options.weight_decay, keep_best=False, optimizer="sgd", final_lr=0.0
+        options.epochs or 0, options.batch_size, options.lr, options.weight_decay, keep_best=False, optimizer="sgd", final_lr=0.0
     )  # fmt: skip
     trainer.run(
         tuned, lambda x, _labels, _epoch: tuned.loss(x, options, watch), data, schedule, watch.log, stage, sampler, watch.accept
