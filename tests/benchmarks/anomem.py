@@ -40,7 +40,7 @@ from anoaudit.data.items import ImageSpec
 from anoaudit.data.source import open_dataset
 from anoaudit.data.tables import ColumnOptions
 from anoaudit.methods.anomem import method
-from anoaudit.methods.anomem.deviation import AnoMemDetector, to_pixels
+from anoaudit.methods.anomem.deviation import FLOOR, AnoMemDetector, to_pixels
 from anoaudit.methods.anomem.options import AnoMemOptions
 from anoaudit.methods.loe.mhrot import MHRot
 from anoaudit.methods.loe.options import LoeOptions
@@ -93,7 +93,7 @@ class Watched:
         known, known_z = self._scores(detector, self.reference)
         new, new_z = self._scores(detector, self.test)
         center = known.median(0).values
-        spread = (known - center).abs().median(0).values.clamp_min(1e-9)
+        spread = torch.maximum((known - center).abs().median(0).values * 1.4826, FLOOR * center)
         found: dict[str, Any] = {
             "auroc": self._auroc(((new - center) / spread).sum(1)),
             "scales": [self._auroc(new[:, s]) for s in range(new.shape[1])],

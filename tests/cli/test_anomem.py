@@ -28,7 +28,7 @@ def test_fit_score_and_card(run: Run, tmp_path: Path) -> None:
     manifest = json.loads((model / "manifest.json").read_text())
     assert manifest["outputs"] == ["score", "map"]
     assert manifest["training"]["stage2"]["assignment"] == "soft"
-    assert len(manifest["training"]["memories"]) == 4
+    assert len(manifest["training"]["memories"]) == 3
     card = (model / "README.md").read_text()
     assert "**Memories** 8×8: " in card
     assert "slots a query" in card

@@ -76,7 +76,7 @@ def test_export_with_map_and_diagnostics(tmp_path):
     assert heat.shape == (24, 8, 8)
     check_parity(detector, session, values, median_absolute_deviation(score), lambda s: s > np.median(s) + 1e-3, 0)
     facts = trainer.facts["memories"]
-    assert [entry["grid"] for entry in facts] == [[8, 8], [4, 4], [2, 2], [1, 1]]
+    assert [entry["grid"] for entry in facts] == [[8, 8], [4, 4], [2, 2]]
     for entry in facts:
         assert 1 <= entry["effective_slots"] <= 8
         assert 0 < entry["used"] <= 1
@@ -137,8 +137,8 @@ def test_a_memory_that_averages_is_told(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"distance": "norm"}, {"scales": (32,), "whole": False}, {"match": "pooled", "augment": "simclr", "projection": 0},
-     {"memory": False}, {"assignment": "soft", "weights": (1, 0, 2, 1)}],
+    [{"distance": "norm"}, {"scales": (32,), "whole": True}, {"match": "pooled", "augment": "simclr", "projection": 0},
+     {"memory": False}, {"assignment": "soft", "weights": (1, 0, 2)}],
 )  # fmt: skip
 def test_choices(tmp_path, monkeypatch, changes):
     monkeypatch.setattr(method, "export", lambda *_: b"")

@@ -17,6 +17,7 @@ from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 from anoaudit.methods.anomem.scales import MemoryScales, place_vectors, pooled_vector
 
 SLOPE = 0.1
+FLOOR = 0.1  # of the median: a scale that fits few training images closely would drown the others by a tiny spread
 EPSILON = 1e-2  # in 1/distance, where the mean distance before training is 1
 
 
@@ -168,7 +169,7 @@ class AnoMemDetector(nn.Module):
         center = found_NS.median(0).values
         mad = (found_NS - center).abs().median(0).values * 1.4826
         self.center.copy_(center)
-        self.spread.copy_(mad.clamp_min(1e-6 * center.abs().clamp_min(1e-12)))
+        self.spread.copy_(torch.maximum(mad, (FLOOR * center).clamp_min(1e-12)))
         return (found_NS - self.center) / self.spread * self.weights
 
     def settle(self) -> None:

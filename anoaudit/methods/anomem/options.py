@@ -11,7 +11,7 @@ from anoaudit.options import ImageInput, option
 #: What `recipe` decides. METHODS §4; what the paper leaves open is our choice: batch, epochs, lr, weight decay.
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {
-        "projection": 64, "slots": 256, "match": "points", "whole": True, "augment": "mild", "batch_size": 32,
+        "projection": 64, "slots": 256, "match": "points", "whole": False, "augment": "mild", "batch_size": 32,
         "lr": 0.03, "top": 0.1,
     },
     "paper": {
@@ -45,7 +45,7 @@ class AnoMemOptions:
     )
     whole: bool | None = option(
         None,
-        "match=points: one more memory, of whole images: of the mean over places of the coarsest map; auto is true",
+        "match=points: one more memory, of whole images: of the mean over places of the coarsest map, for hundreds of images; auto is false",
     )
     freeze: bool = option(
         False, "a pretrained encoder stays as it is; only what reads and fills the memories is trained"
