@@ -45,7 +45,7 @@ class AnoMemOptions:
     )
     whole: bool | None = option(
         None,
-        "match=points: one more memory, of whole images: of the mean over places of the coarsest map, for hundreds of images; auto is false",
+        "match=points: one more memory, of whole images (the mean of the coarsest map); auto is false, few images mislead it",
     )
     freeze: bool = option(
         False, "a pretrained encoder stays as it is; only what reads and fills the memories is trained"
