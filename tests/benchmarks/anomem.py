@@ -7,8 +7,8 @@ Needs CIFAR-10, cubes, piped and mobilenetv2_100's weights beside the checkout.
 AUROC on test images in the course of stage 1 (the plain length of the deviations) and after stage 2, and of a Gaussian on the
 pooled deepest features of the same encoder at the same moments (epoch 0: untrained). Variants: see VARIANTS; `mhrot` is LOE's
 MHRot, blind, on the same images. quick, for two cores: classes automobile and cat, the `tiny` encoder (a quarter of resnet18's
-channels, half its blocks), the first TRAIN images of the class, EPOCHS epochs, 1,000 test images of the class and 100 of each
-other one; MHRot with a Wide ResNet 16-1, the first 400 images, 5 epochs. full, for a GPU: recipe=paper, all ten classes, all
+channels, half its blocks), the first 1,000 images of the class, 16 epochs in batches of 64 (256 steps), 1,000 test images of the
+class and 50 of each other one; MHRot with a Wide ResNet 16-1, the first 400 images, 5 epochs (loe_cifar.json has it at 10 %). full, for a GPU: recipe=paper, all ten classes, all
 images, γ 0, 0.01, 0.05, 0.1. A cell that is killed goes on from its checkpoint, so several runs add up.
 
 `folder/FAMILY/INIT/SETTING/SEED`: cubes and paper types of piped; INIT is scratch (128 px), finetune or frozen (from
@@ -56,7 +56,7 @@ from anoaudit.training.trainer import Trainer
 
 CACHE = Path(__file__).parent / "cache"
 Pictures = npt.NDArray[np.uint8]
-TRAIN, OTHERS, EPOCHS, LOOKS = 1000, 100, 30, 3
+TRAIN, OTHERS, EPOCHS, LOOKS = 1000, 50, 16, 2
 QUICK_CLASSES = (1, 3)
 QUICK: dict[str, Any] = {
     "encoder": "tiny",
