@@ -4,17 +4,18 @@ usage: python tests/benchmarks/anomem.py [--only cifar/1] [--seeds 1] [--budget 
 Needs CIFAR-10, cubes, piped and mobilenetv2_100's weights beside the checkout.
 
 `cifar/CLASS/VARIANT/GAMMA/SEED`: trained on images of the class and, with γ > 0, labelled anomalies of the other nine (γ of all);
-AUROC on test images in the course of stage 1 (the plain length of the deviations) and after stage 2, and of a Gaussian on the
+AUROC on test images in the course of stage 1 (the length of the whitened deviations) and after stage 2, and of a Gaussian on the
 pooled deepest features of the same encoder at the same moments (epoch 0: untrained). Variants: see VARIANTS; `mhrot` is LOE's
-MHRot, blind, on the same images. quick, for two cores: classes automobile and cat, the `tiny` encoder (a quarter of resnet18's
-channels, half its blocks), the first 1,000 images of the class, 16 epochs in batches of 64 (256 steps), 1,000 test images of the
-class and 50 of each other one; MHRot with a Wide ResNet 16-1, the first 400 images, 5 epochs (loe_cifar.json has it at 10 %). full, for a GPU: recipe=paper, all ten classes, all
-images, γ 0, 0.01, 0.05, 0.1. A cell that is killed goes on from its checkpoint, so several runs add up.
+MHRot, blind, on the same images. full, for a GPU: recipe=paper, all ten classes, all images, γ 0, 0.01, 0.05, 0.1. A cell that is
+killed goes on from its checkpoint, so several runs add up. quick, for two cores: classes automobile and cat, the `tiny` encoder
+(a quarter of resnet18's channels, half its blocks), the first 1,000 images of the class, 16 epochs in batches of 64 (256 steps),
+1,000 test images of the class and 50 of each other one; MHRot with a Wide ResNet 16-1, the first 400 images, 5 epochs
+(loe_cifar.json has it at 10 % contamination).
 
 `folder/FAMILY/INIT/SETTING/SEED`: cubes and paper types of piped; INIT is scratch (128 px), finetune or frozen (from
 mobilenetv2_100's weights). SETTING is `clean`: trained on half of the normals (one class), the others and all anomalies are
 scored; or 0.1: audit, trained on a mixture with 10 % anomalies, which is ranked itself, `0.1-soft` with LOE_S in stage 2. AUROC
-after stage 1 (plain length) and after stage 2, per scale and together.
+after stage 1 (length of the whitened deviations) and after stage 2, per scale and together.
 """
 
 from __future__ import annotations
