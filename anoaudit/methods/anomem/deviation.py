@@ -17,7 +17,7 @@ from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 from anoaudit.methods.anomem.scales import MemoryScales, place_vectors, pooled_vector
 
 SLOPE = 0.1
-FLOOR = 0.1  # of the median: a scale that fits few training images closely would drown the others by a tiny spread
+FLOOR = 0.5  # of the median: a scale that fits few training images closely would drown the others by a tiny spread
 EPSILON = 1e-2  # in 1/distance, where the mean distance before training is 1
 
 
