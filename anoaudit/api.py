@@ -88,7 +88,7 @@ def fit(
     chosen = find_method(method)
     values = parsing.build(chosen.options, parsing.parse_pairs("--set", options), chosen.name)
     rule, clauses, limit = make_rule(fdr, threshold, top_k), parse_clauses(fail_on), parse_limit(max_unreadable)
-    alpha = parse_contamination(contamination, train_on == "normal")
+    alpha = parse_contamination(contamination, train_on == "normal" or chosen.few_shot)
     if alpha_sensitivity and alpha == 0:
         raise UsageError(
             "--alpha-sensitivity: of an assumed share of 0 there is no half and no double",

@@ -113,7 +113,12 @@ def fit_detector(
     items = training_items(dataset, spec, split)
     if settings.estimate:
         settings = replace(settings, contamination=_estimated(items, trainer))
-    kept = f"{int(split.held_out.sum()) or 'none'} kept out" + ("" if split.clean else " of a first fit, for p-values")
+    kept_out = int(split.held_out.sum())
+    kept = (
+        f"{kept_out} kept out" + ("" if split.clean else " of a first fit, for p-values")
+        if kept_out
+        else "none kept out"
+    )
     reporter.note(
         f"fitting {settings.method.name} on {len(items)} {_noun(dataset)} of {dataset.source} ({kept}), "
         f"{device.type}, seed {settings.seed}"
@@ -176,9 +181,7 @@ def _finish(
 def _calibration(items: TrainingItems, session: Session, settings: FitSettings, trainer: Trainer) -> Calibration:
     """The normal reference for new items, from those kept out."""
     if not items.split.held_out.any():
-        return Calibration(
-            kind="none", note=f"no p-values: of {_counted(items)} none can be kept out" + trainer.instead
-        )
+        return Calibration(kind="none", note=f"of {_counted(items)} none can be kept out for p-values{trainer.instead}")
     if items.split.clean:
         return conformal(_scores(items, items.split.held_out, session))
     held_out = trainer.held_out_scores

@@ -38,7 +38,7 @@ class Trainer:
     warnings: list[str] = field(default_factory=list)
     history: History | None = None
     held_out_scores: Array | None = None  # of the first fit, on the items that it did not see
-    instead: str = ""  # what there is where nothing could be kept out: goes on from "no p-values: …"
+    instead: str = ""  # what there is where nothing could be kept out: goes on from "… for p-values"
 
     def run(
         self,

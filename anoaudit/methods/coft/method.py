@@ -50,7 +50,8 @@ def fit(items: TrainingItems, options: CoftOptions, trainer: Trainer) -> nn.Modu
         if stage == "train":
             trainer.facts |= {"copies": copies, "shrinkage": round(head.shrinkage, 4)}
             _compare(untuned, backbone, data, options, trainer)
-            _tell_normals(_ids(items), views_NVC, plain_NC, head, trainer)
+            before = embed_copies(untuned, data, options, copies, trainer.seed, trainer.device)
+            _tell_normals(_ids(items), (views_NVC, plain_NC), before, trainer)
         return PooledDetector(backbone, UnitLength(), head)
 
     return trainer.fit_twice(fit_one, images, items)
@@ -59,11 +60,7 @@ def fit(items: TrainingItems, options: CoftOptions, trainer: Trainer) -> nn.Modu
 def _why_not(options: CoftOptions) -> str:
     if options.epochs:
         return "of one image there is nothing to learn without negatives"
-    return (
-        "epochs=0"
-        if options.negatives != "none"
-        else "to fine-tune it say what anomalies look like, --set negatives=cutpaste"
-    )
+    return "--set negatives=cutpaste or rotate fine-tunes it" if options.negatives == "none" else "epochs=0"
 
 
 def _tuned(backbone: Any, data: Batches, options: CoftOptions, trainer: Trainer, stage: str) -> None:
@@ -109,33 +106,39 @@ def _ids(items: TrainingItems) -> list[str]:
     return [item for chunk in items.chunks(64) for item in chunk.ids]
 
 
-def _tell_normals(ids: list[str], views_NVC: Tensor, plain_NC: Tensor, head: ShrunkGaussian, trainer: Trainer) -> None:
-    """Each normal's distance from the others: on record, in one line, and as a warning where one stands out."""
-    if len(ids) > FEW:
-        chosen = np.sort(np.random.default_rng(trainer.seed).choice(len(ids), FEW, replace=False))
-        ids, views_NVC, plain_NC = [ids[i] for i in chosen], views_NVC[chosen], plain_NC[chosen]
+def _tell_normals(
+    ids: list[str], after: tuple[Tensor, Tensor], before: tuple[Tensor, Tensor], trainer: Trainer
+) -> None:
+    """Each normal's distance from the others: on record, in one line, and as a warning where one stands out.
+
+    The detector's own distances tell what a new normal may score. Which one is odd is asked of the embeddings from before
+    fine-tuning, which has learned them all.
+    """
     if len(ids) == 1:
         trainer.facts["normals"] = {ids[0]: None}
-        trainer.instead = (
-            "; what another normal scores is not to be known from one. Rank with --top-k, or choose a --threshold"
-        )
+        trainer.instead = "; what another one scores is not to be known from it: use --top-k, or a --threshold"
         return
-    distances = left_out(views_NVC, plain_NC).cpu().tolist()
+    if len(ids) > FEW:
+        chosen = np.sort(np.random.default_rng(trainer.seed).choice(len(ids), FEW, replace=False))
+        ids = [ids[i] for i in chosen]
+        after, before = (after[0][chosen], after[1][chosen]), (before[0][chosen], before[1][chosen])
+    distances, untuned = (left_out(*embedded).cpu().tolist() for embedded in (after, before))
     trainer.facts["normals"] = {name: float(f"{d:.4g}") for name, d in zip(ids, distances, strict=True)}
-    far = int(np.argmax(distances))
-    others = float(np.median([d for k, d in enumerate(distances) if k != far]))
+    trainer.facts["normals_untuned"] = [float(f"{d:.4g}") for d in untuned]
     line = (
         f"left out in turn, the normals score {min(distances):.3g} to {max(distances):.3g} (median {np.median(distances):.3g}), "
-        f"the farthest is {ids[far]}"
+        f"the farthest is {ids[int(np.argmax(distances))]}"
     )
     trainer.reporter.note(line)
     trainer.instead = (
         f"; {line}. The network has seen them, new normals score more: use --top-k, or a --threshold above that"
     )
-    if len(ids) > 2 and distances[far] > ODD * others:
+    far = int(np.argmax(untuned))
+    others = float(np.median(np.delete(untuned, far)))
+    if len(ids) > 2 and untuned[far] > ODD * others:
         warning = (
-            f"{ids[far]} is unlike the other normals (left out, it scores {distances[far]:.3g}, they {others:.3g} in the "
-            "median): is it an anomaly? Look at it, and fit again without it"
+            f"{ids[far]} is unlike the other normals ({untuned[far] / others:.1f} times as far from them as they are from each "
+            "other): is it an anomaly? Look at it, and fit again without it"
         )
         trainer.reporter.note(warning)
         trainer.warnings.append(warning)

@@ -22,7 +22,7 @@ class CoftOptions:
     )
     epochs: int | None = option(
         None,
-        "0 leaves the network as it is; auto is 20 with negatives, 0 without: what did best in the benchmark",
+        "of fine-tuning; auto is 20 where negatives are named, else 0, the network as it is: on average that was better",
         0,
         10_000,
     )
