@@ -141,7 +141,7 @@ def measure(cell: str) -> dict[str, Any]:
     began = time.perf_counter()
     found: dict[str, Any] = {"items": len(ids), "anomalies": int(y.sum())}
     if column in (*PEERS, "places"):
-        scores, seconds = peer_scores(column, family, ids, int(seed))
+        scores, seconds = peer_scores(column, family, ratio, ids, int(seed))
         seconds = time.perf_counter() - began if seconds is None else seconds
         found["seconds"] = round(seconds, 2)  # without the backbone's
     else:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from image_sets import features_of, nearest_patch
+from image_sets import RATIOS, features_of, mixed, nearest_patch
 from loe_spatial import scores_of
 from peer_detectors import EMBEDDING
 from sklearn.covariance import MinCovDet
@@ -61,11 +61,10 @@ POOLED = (*ON_POOLED, *EMBEDDING)
 PEERS = ("nearest patch", "Gaussian a place", *POOLED)
 
 
-def peer_scores(column: str, family: str, ids: list[str], seed: int) -> tuple[Scores, float | None]:
+def peer_scores(column: str, family: str, ratio: str, ids: list[str], seed: int) -> tuple[Scores, float | None]:
     """Scores of these items, and the seconds where the clock of this process is not the one to read."""
     if column in EMBEDDING:
-        scores, seconds = embedding(family, tuple(ids), seed)[column]
-        return scores, seconds
+        return embedding(family, seed)[ratio, column]
     if column in ON_POOLED:
         x = features_of(family, ids, pooled=True).astype(np.float32)
         std = x.std(0)
@@ -81,15 +80,24 @@ def peer_scores(column: str, family: str, ids: list[str], seed: int) -> tuple[Sc
 
 
 @lru_cache(8)
-def embedding(family: str, ids: tuple[str, ...], seed: int) -> dict[str, tuple[Scores, float]]:
-    """Scores and CPU seconds of each EmbeddingOD, in one process of the other environment."""
+def embedding(family: str, seed: int) -> dict[tuple[str, str], tuple[Scores, float]]:
+    """(ratio, column) → scores and CPU seconds of EmbeddingOD, all in one process of the other environment."""
     assert PYTHON is not None
     with tempfile.TemporaryDirectory() as name:
-        features, scores = Path(name, "features.npz"), Path(name, "scores.npz")
-        np.savez(features, features=features_of(family, list(ids), pooled=True).astype(np.float64))
-        line = [PYTHON, str(Path(__file__).with_name("peer_detectors.py")), str(features), str(scores), "--raw"]
-        line += ["--detectors", ",".join(EMBEDDING), "--seed", str(seed)]
+        files = {ratio: (Path(name, f"{ratio}.features.npz"), Path(name, f"{ratio}.scores.npz")) for ratio in RATIOS}
+        for ratio, (features, _) in files.items():
+            ids = sorted(mixed(family, ratio, seed)[1])
+            np.savez(features, features=features_of(family, ids, pooled=True).astype(np.float64))
+        line = [
+            PYTHON,
+            str(Path(__file__).with_name("peer_detectors.py")),
+            *(str(f) for pair in files.values() for f in pair),
+        ]
+        line += ["--raw", "--detectors", ",".join(EMBEDDING), "--seed", str(seed)]
         subprocess.run(line, check=True, capture_output=True)
-        with np.load(scores) as arrays:
-            report: dict[str, Any] = json.loads(str(arrays["report"]))
-            return {column: (arrays[column], report[column]["seconds"]) for column in EMBEDDING}
+        found = {}
+        for ratio, (_, scores) in files.items():
+            with np.load(scores) as arrays:
+                report: dict[str, Any] = json.loads(str(arrays["report"]))
+                found |= {(ratio, column): (arrays[column], report[column]["seconds"]) for column in EMBEDDING}
+        return found

@@ -1,7 +1,7 @@
 """The peers: PyOD's and DeepOD's detectors with their default options, each fitted and scored apart, with time and memory.
 
-usage: PEERS_PYTHON tests/benchmarks/peer_detectors.py FEATURES.npz SCORES.npz [--detectors KNN,MCD] [--seed 0]
-       [--limit 240] [--raw] [--set epochs=20,n_ensemble=1]
+usage: PEERS_PYTHON tests/benchmarks/peer_detectors.py FEATURES.npz SCORES.npz [FEATURES.npz SCORES.npz …]
+       [--detectors KNN,MCD] [--seed 0] [--limit 240] [--raw] [--set epochs=20,n_ensemble=1]
 
 Runs in an environment of its own, the program depends on none of this: pip install pyod suod combo pandas tqdm psutil
 polars pyarrow torch, then pip install --no-deps deepod (it asks for a torch of 2022, but runs with today's).
@@ -193,8 +193,7 @@ def _options(text: str) -> dict[str, Any]:
 def main() -> None:
     every = (*SHALLOW, *EMBEDDING, *DEEP)
     parser = argparse.ArgumentParser(description="PyOD's and DeepOD's scores of given features")
-    parser.add_argument("features", type=Path)
-    parser.add_argument("scores", type=Path)
+    parser.add_argument("files", type=Path, nargs="+", metavar="FEATURES SCORES", help="in pairs")
     parser.add_argument("--detectors", default=",".join((*SHALLOW, *EMBEDDING)), help=f"of {', '.join(every)}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, default=LIMIT, help="CPU seconds a detector may take")
@@ -205,18 +204,21 @@ def main() -> None:
     unknown = [name for name in names if name not in every]
     if unknown:
         sys.exit(f"there is no {unknown[0]}; there are {', '.join(every)}")
-    rows = read(given.features)
-    rows = rows if given.raw else standardised(rows)
+    if len(given.files) % 2:
+        sys.exit("files come in pairs, FEATURES.npz SCORES.npz")
     warnings.filterwarnings("ignore")
     warm_up(names)
-    arrays: dict[str, Any] = {}
-    report = {}
-    for name in names:
-        scores, report[name] = scores_of(name, rows, given.seed, options, given.limit)
-        print(f"{name}: {report[name]}", file=sys.stderr, flush=True)
-        if scores is not None:
-            arrays[name] = scores
-    np.savez(given.scores, report=np.array(json.dumps(report)), **arrays)
+    for source, target in zip(given.files[::2], given.files[1::2], strict=True):
+        rows = read(source)
+        rows = rows if given.raw else standardised(rows)
+        arrays: dict[str, Any] = {}
+        report = {}
+        for name in names:
+            scores, report[name] = scores_of(name, rows, given.seed, options, given.limit)
+            print(f"{name}: {report[name]}", file=sys.stderr, flush=True)
+            if scores is not None:
+                arrays[name] = scores
+        np.savez(target, report=np.array(json.dumps(report)), **arrays)
 
 
 if __name__ == "__main__":
