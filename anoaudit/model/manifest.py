@@ -103,8 +103,8 @@ def _checked(values: dict[str, Any]) -> Manifest:
     if outputs not in OUTPUTS:
         raise ValueError(f"outputs are {list(outputs)}")
     spec = _spec(_object(values["input"], "input"))
-    if outputs[1:] == ("errors",) and not isinstance(spec, TableSpec):
-        raise ValueError("only a table's columns have errors")
+    if outputs[1:] == (("map",) if isinstance(spec, TableSpec) else ("errors",)):
+        raise ValueError(f"outputs are {list(outputs)}: images have maps, a table's columns errors")
     files = _object(values["files"], "files")
     for name, digest in files.items():
         if not isinstance(digest, str) or len(digest) != 64:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import IMAGES, TABLE, facts
 
-from anoaudit.data.items import ColumnRule, TableSpec
+from anoaudit.data.items import ColumnRule, ImageSpec, TableSpec
 from anoaudit.errors import AuditError
 from anoaudit.model.manifest import SCHEMA, Manifest, parse_manifest
 
@@ -112,7 +112,7 @@ WRONG = {
     "method": [None, 1, ["loe"]],
     "options": [None, [], "x"],
     "input": [None, [], {"kind": "frames", "columns": []}, {}, {"kind": ["table"]}, {"kind": "table"}],
-    "outputs": [None, "score", [], ["map"], ["score", 1], [["score"]]],
+    "outputs": [None, "score", [], ["map"], ["score", 1], [["score"]], ["score", "map"], ["score", "map", "errors"]],
     "backbone": ["resnet", [], 1, {}, {"name": 3}, {"name": "a", "weights": "x"}],
     "calibration": [None, [], {}, {"kind": 1}, *({"kind": "none", **bad} for bad in ({"n": "3"}, {"bulk": [1]}, {"fits": [1]}))],
     "training": [None, {}, {**document()["training"], "items": "80"}, {**document()["training"], "contamination": None}],
@@ -145,6 +145,18 @@ def test_wrong_columns(change: dict[str, Any]) -> None:
     values = document()
     values["input"]["columns"][0] |= change
     refusal(values)
+
+
+def test_a_picture_keeps_its_proportions_or_not() -> None:
+    values = document(IMAGES)
+    assert parse(values).input == IMAGES
+    values["input"]["fit"] = "pad"
+    assert parse(values).input == ImageSpec(IMAGES.height, IMAGES.width, "pad")
+    for wrong in ("crop", None, 1, ["pad"]):
+        values["input"]["fit"] = wrong
+        refusal(values)
+    values["input"]["fit"] = "stretch"
+    refusal(values | {"outputs": ["score", "errors"]})
 
 
 @pytest.mark.parametrize("side", [0, -1, 8193, 10**30, "128", 128.0, None, True])
