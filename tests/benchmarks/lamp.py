@@ -210,6 +210,8 @@ def differences(cells: dict[str, Any]) -> dict[str, Any]:
         }
         out[group] = {"seeds": len(rows), "c": mean([f["c"] for f in seeds.values()]), **means, **intervals(rows)}
     for group, of_seed in pooled.items():
+        most = max(map(len, of_seed.values()))  # a seed of which sets are missing would shift the mean
+        of_seed = {seed: rows for seed, rows in of_seed.items() if len(rows) == most}
         rows = [{key: mean([row[key] for row in rows]) for key in rows[0]} for rows in of_seed.values()]
         out[group] = {"seeds": len(rows), "sets": len(next(iter(of_seed.values()))), **intervals(rows)}
     return out
