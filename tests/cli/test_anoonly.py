@@ -165,7 +165,7 @@ def test_without_labels_it_says_how_to_give_them(run: Run, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "said"),
     [(["base=devnett"], "one of devnet"), (["fine_tune=true"], "on a table does not heed"), (["loss=linear"], "does not heed"),
-     (["base=devnet", "partners=3"], "does not heed"), (["steps=3"], "does not heed")],
+     (["base=devnet", "partners=3"], "does not heed"), (["pretrain=0"], "does not heed"), (["steps=3"], "does not heed")],
 )  # fmt: skip
 def test_wrong_options_are_one_line(run: Run, tmp_path: Path, options: list[str], said: str) -> None:
     done = run("fit", labelled_table(tmp_path / "t.parquet", 6), "-o", tmp_path / "m.anoaudit", *FIT, *sets(*options))

@@ -14,7 +14,8 @@ class AnoOnlyOptions:
     """`--set` options of `--method anoonly`. None means: by the base and the kind of data, as the help says."""
 
     base: Literal["devnet", "prenet", "deepsad", "feawad"] | None = option(
-        None, "the method whose losses are trained: deepsad (default), prenet, devnet or feawad"
+        None,
+        "the method whose losses are trained: deepsad (default), prenet (worth a try on ordinary tables), devnet or feawad",
     )
     supervision: Literal["anomaly-only", "full"] = option(
         "anomaly-only",
@@ -73,7 +74,7 @@ class AnoOnlyOptions:
         chosen = replace(self, base=self.base or DEFAULT)
         values = _values(chosen)
         deaf = _deaf(chosen, kind)
-        given = [name for name in deaf if getattr(self, name) not in (None, False)]
+        given = [name for name in sorted(deaf) if getattr(self, name) is not None and getattr(self, name) is not False]
         if given:
             on = "a table" if kind == "table" else "images"
             raise UsageError(
@@ -87,6 +88,8 @@ class AnoOnlyOptions:
         )
 
 
+#: By development tables without any tuning: of the four, deepsad gains most where its normal loss is dropped and is ahead on the
+#: two tables of embeddings; on ordinary tables prenet is ahead in AUROC and no better in average precision.
 DEFAULT: Literal["devnet", "prenet", "deepsad", "feawad"] = "deepsad"
 #: As published [code]: METHODS §2.
 PUBLISHED: dict[str, dict[str, Any]] = {
