@@ -55,6 +55,8 @@ def make_encoder(size: int, stride: int, asked: BackboneOptions) -> tuple[Pixels
         if asked.weights is not None or asked.arguments:
             raise UsageError("--weights and --backbone-arg are for a named --backbone", "leave them out, or name one")
         return Pixels(size), {"name": "none", "recipe": "autoencoder", "size": [size, size], "channels": 3}
+    if "size" in asked.arguments:
+        raise UsageError("--backbone-arg size: here the side of the images is --set size", "use that")
     made = make_backbone(replace(asked, arguments={**asked.arguments, "size": size}), [stride])
     assert made is not None  # None is for the default's weights
     return Pixels(size, encoder=made[0]), made[1]

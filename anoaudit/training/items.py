@@ -60,8 +60,9 @@ def split_items(
     if few_shot and usable.sum() < 3 * MIN_HELD_OUT:
         return Split(usable, np.zeros_like(usable), labels, only_normal)
     clean = only_normal or int(normal.sum()) >= 3 * MIN_HELD_OUT
-    others = readable & (labels != 1)
-    pool = np.flatnonzero(normal if clean else others if others.sum() >= MIN_ITEMS else readable)
+    pool = np.flatnonzero(normal if clean else readable & (labels != 1))
+    if len(pool) < MIN_ITEMS:  # nearly all are known anomalies: there is no null to be had
+        pool = pool[:0]
     # With fitted nulls the kept-out items come back for the final fit, so that half of a small set may be kept out.
     most = len(pool) // 3 if clean else len(pool) // 2
     size = min(max(round(HELD_OUT_SHARE * len(pool)), MIN_HELD_OUT), MAX_HELD_OUT, most)

@@ -179,6 +179,18 @@ def test_norm_off_says_what_it_costs(run: Run, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert "by chance" in done.err
     assert any("by chance" in line for line in json.loads((model / "manifest.json").read_text())["warnings"])
+    other = run("fit", data, "-o", model, "--force", *FIT, *sets("base=prenet", "norm=false", "epochs=2"))
+    assert (other.code, "by chance" in other.err) == (0, False)  # its pairs meet unlabelled items in a loss
+
+
+def test_the_default_finds_hidden_anomalies(run: Run, tmp_path: Path) -> None:
+    data = labelled_table(tmp_path / "t.parquet", 10, 400, 20)
+    hidden = set(make_table(400, 20).filter(pl.col("anomaly") == 1)["key"].to_list()[10:])
+    done = run("fit", data, "-o", tmp_path / "t.anoaudit", *FIT)
+    assert done.code == 0, done.err
+    rows = sorted(json.loads(done.out)["rows"], key=lambda row: -row["score"])
+    found = [row["id"] in hidden for row in rows if row["label"] != 1]
+    assert np.mean(np.flatnonzero(found)) < 60  # of 390; by chance 195
 
 
 def test_a_loe_fit_with_known_anomalies_names_anoonly(run: Run, tmp_path: Path) -> None:

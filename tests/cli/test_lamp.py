@@ -178,3 +178,35 @@ def test_known_anomalies_are_not_trained_on(run: Run, tmp_path: Path) -> None:
         assert done.code == 0, done.err
         found[name] = json.loads(done.out)["metrics"]["auroc"]
     assert found["known"] > found["unknown"] + 0.1
+
+
+def test_a_known_anomaly_does_not_set_the_scale_of_its_column(run: Run, tmp_path: Path) -> None:
+    """Hidden anomalies of a column are found however far out the one known anomaly lies."""
+    frame = make_table(300, 12)
+    flow = frame["flow"].to_numpy().copy()
+    first = int(np.flatnonzero(frame["anomaly"].to_numpy())[0])
+    flow[first] = 1e6
+    known = pl.when(pl.int_range(pl.len()) == first).then(1)
+    frame.with_columns(flow=pl.Series(flow), known=known).write_parquet(tmp_path / "t.parquet")
+    done = run(
+        "fit", tmp_path / "t.parquet", "--method", "lamp", "--labels", "known", "--truth", "anomaly", "--id-column", "key",
+        "-o", tmp_path / "m", "--format", "json", "--set", "epochs=60",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["metrics"]["auroc"] > 0.8
+
+
+def test_too_few_items_to_learn_from_is_one_line(run: Run, tmp_path: Path) -> None:
+    frame = make_table(60, 3).with_columns(known=pl.when(pl.int_range(pl.len()) < 55).then(1))
+    frame.write_parquet(tmp_path / "t.parquet")
+    done = run("fit", tmp_path / "t.parquet", "--method", "lamp", "--labels", "known", "-o", tmp_path / "m")
+    assert (done.code, "5 of 60 items are too few" in done.err) == (2, True)
+
+
+def test_options_that_nothing_would_heed(run: Run, tmp_path: Path) -> None:
+    strips(tmp_path / "img", 24, 2)
+    none = run("fit", tmp_path / "img", "--method", "lamp", "--set", "encoder=trained", "-o", tmp_path / "m")
+    assert (none.code, "there is no backbone to train" in none.err) == (2, True)
+    size = ["--backbone", "test_resnet", "--backbone-arg", "size=64"]
+    twice = run("fit", tmp_path / "img", "--method", "lamp", *size, "-o", tmp_path / "m")
+    assert (twice.code, "--set size" in twice.err) == (2, True)

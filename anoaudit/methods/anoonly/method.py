@@ -47,7 +47,10 @@ def fit(items: TrainingItems, options: AnoOnlyOptions, trainer: Trainer) -> nn.M
     if trainer.sensitivity:
         raise UsageError("--alpha-sensitivity: anoonly trains without α", "leave it out")
     count_known(items, trainer)
-    if options.supervision == "anomaly-only" and options.norm is False:
+    deaf = (
+        options.base in ("devnet", "deepsad") and not options.fine_tune
+    )  # the others meet unlabelled items elsewhere, too
+    if options.supervision == "anomaly-only" and options.norm is False and deaf:
         warning = "norm=false with supervision=anomaly-only: nothing in training knows of normal items; expect a ranking by chance"
         trainer.reporter.note(warning)
         trainer.warnings.append(warning)
@@ -212,6 +215,7 @@ def train_base(
     if isinstance(base, DeepSAD):
         some = np.random.default_rng(trainer.seed).permutation(len(data))[:START_ITEMS]
         base.start(_embedded(module, embed, data, torch.from_numpy(some), trainer))
+    _start_norm(module, base, embed, data, size, trainer)
     if isinstance(base, Feawad) and options.pretrain:
         _pretrain(module, base, embed, data, options, trainer, stage)
 
@@ -231,6 +235,23 @@ def train_base(
         generator = torch.Generator().manual_seed(trainer.seed)
         chosen = (in_turn(pool, base.partners, generator) for pool in pools(labels))
         base.finish(*(_embedded(module, embed, data, rows, trainer) for rows in chosen))
+
+
+@torch.no_grad()
+def _start_norm(module: nn.Module, base: nn.Module, embed: Embed, data: Batches, size: int, trainer: Trainer) -> None:
+    """Running statistics begin with a batch's own, not with 0 and 1 (our choice): in few steps they would not leave these."""
+    norms = [layer for layer in base.modules() if isinstance(layer, nn.BatchNorm1d)]
+    if not norms:
+        return
+    some = np.random.default_rng(trainer.seed).permutation(len(data))[: max(size, AT_ONCE)]
+    x = _embedded(module, embed, data, torch.from_numpy(some), trainer)
+    usual = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 1.0
+    base.train()
+    base.score(x)  # type: ignore[operator]
+    for layer, momentum in zip(norms, usual, strict=True):
+        layer.momentum = momentum
 
 
 def _pretrain(

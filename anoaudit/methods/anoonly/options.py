@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from anoaudit.errors import UsageError
@@ -19,13 +19,14 @@ class AnoOnlyOptions:
     )
     supervision: Literal["anomaly-only", "full"] = option(
         "anomaly-only",
-        "anomaly-only: no loss on unlabelled items, which act through the batch normalisation alone (feawad's autoencoder still "
-        "learns to reconstruct them first: pretrain=0 leaves that out); full: the base as published, unlabelled counted normal",
+        "anomaly-only: no loss on unlabelled items, which act through the batch normalisation alone (but for prenet's pairs of one "
+        "with a known anomaly, and feawad's autoencoder, which learns to reconstruct them first: pretrain=0 leaves that out); "
+        "full: the base as published, unlabelled counted normal",
     )
     norm: bool | None = option(
         None,
         "batch normalisation in the network; auto is true, for devnet and prenet with supervision=full false. Without it "
-        "anomaly-only knows nothing of normal items and ranks by chance: for comparison only",
+        "anomaly-only knows nothing of normal items (devnet, deepsad) and ranks by chance: for comparison only",
     )
     loss: Literal["hinge", "linear"] | None = option(
         None, "devnet, known anomalies: max(0, 5 − f) (auto), or linear: 5 − f, |5 − f| with supervision=full"
@@ -58,7 +59,9 @@ class AnoOnlyOptions:
         1e-8,
         10.0,
     )
-    weight_decay: float | None = option(None, "auto is 1e-2 for prenet, 1e-6 for deepsad, else 0", 0.0, 1.0)
+    weight_decay: float | None = option(
+        None, "auto is 1e-2 for prenet, 1e-6 for deepsad, else 0; 0 with fine_tune", 0.0, 1.0
+    )
     pretrain: int | None = option(None, "feawad: epochs of the autoencoder alone; auto is 100", 0, 100_000)
     partners: int | None = option(
         None, "prenet: stored partners of each kind an item is paired with; auto is 30", 1, 1000
@@ -74,7 +77,7 @@ class AnoOnlyOptions:
         chosen = replace(self, base=self.base or DEFAULT)
         values = _values(chosen)
         deaf = _deaf(chosen, kind)
-        given = [name for name in sorted(deaf) if getattr(self, name) is not None and getattr(self, name) is not False]
+        given = [f.name for f in fields(self) if f.name in deaf and getattr(self, f.name) != f.default]
         if given:
             on = "a table" if kind == "table" else "images"
             raise UsageError(

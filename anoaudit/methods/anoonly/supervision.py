@@ -1,6 +1,7 @@
 """The one place that knows which part of a base loss is normal, and drops it (Zhou et al. 2023, arXiv 2305.18798).
 
-The normal items are still in the batch: they act through the statistics of the batch normalisation alone, never through a loss.
+The normal items are still in the batch: they act through the statistics of the batch normalisation, not through a loss of their
+own. (A pair of a known anomaly and an unlabelled item, PReNet's, counts as anomalous and is trained.)
 """
 
 from __future__ import annotations

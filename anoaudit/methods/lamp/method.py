@@ -22,14 +22,22 @@ from anoaudit.training.loop import Batches, Part, Schedule
 from anoaudit.training.pixels import Through, cache_pixels
 from anoaudit.training.trainer import Trainer
 
+FEWEST = 10  # items to learn from
 STEPS, EPOCHS = 1500, (20, 300)  # auto epochs: as many as make so many steps, between those two
 
 
 def fit(items: TrainingItems, options: LampOptions, trainer: Trainer) -> nn.Module:
     """Train a reconstruction on the items, those labelled anomalous left out; returns the detector that is exported.
 
-    Raises UsageError where it is asked how the ranking depends on the contamination: it does not.
+    Raises UsageError where it is asked how the ranking depends on the contamination (it does not), and where hardly any item is
+    left to train on.
     """
+    count = int((items.labels != 1).sum())
+    if count < FEWEST:
+        raise UsageError(
+            f"lamp learns from what is not labelled 1 (anomaly): {count} of {len(items)} items are too few",
+            f"give at least {FEWEST}",
+        )
     if trainer.sensitivity:
         raise UsageError("--alpha-sensitivity: lamp does not train with the contamination", "leave it out, or use loe")
     if items.split.labels[items.mask].min(initial=0) < 0:
@@ -43,7 +51,7 @@ def fit(items: TrainingItems, options: LampOptions, trainer: Trainer) -> nn.Modu
 
 def _fit_table(items: TrainingItems, spec: TableSpec, options: LampOptions, trainer: Trainer) -> nn.Module:
     rows = items.values()
-    inlet = TableInput(spec, rows, "interval")
+    inlet = TableInput(spec, rows[items.labels != 1], "interval")  # a known anomaly must not set the columns' scales
 
     def make() -> ColumnDetector:
         return ColumnDetector(inlet, RowReconstruction(spec, inlet, options))
@@ -64,6 +72,10 @@ def _fit_table(items: TrainingItems, spec: TableSpec, options: LampOptions, trai
 def _fit_images(items: TrainingItems, options: LampOptions, trainer: Trainer) -> nn.Module:
     pixels = trainer.backbone
     assert pixels is not None
+    if options.encoder == "trained" and pixels.encoder is None:
+        raise UsageError(
+            "--set encoder=trained: there is no backbone to train", "name one with --backbone, or leave it out"
+        )
 
     def make() -> SpatialDetector:
         return SpatialDetector(UnitPixels(), nn.Identity(), image_head(pixels, options))
