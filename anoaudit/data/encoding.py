@@ -57,7 +57,8 @@ def infer_spec(
     if not rules:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(dropped.items())[:4])
         raise AuditError(
-            f"no usable column: {reasons or 'the table has none'}", "name features with --columns, or add some"
+            f"no usable column: {reasons or 'the table has none'}",
+            "name features with --columns, or add some; for a column of paths of images there is --image-column",
         )
     return TableSpec(columns=tuple(rules), dropped=dropped)
 

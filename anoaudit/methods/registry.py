@@ -92,8 +92,8 @@ METHODS = {
             name="coft",
             title="Contrastive fine-tuning",
             paper="Liao et al., COFT-AD: COntrastive Fine-Tuning for Few-Shot Anomaly Detection, IEEE TIP 2024 (arXiv 2402.18998)",
-            summary="For 1 to 50 images known to be normal, in a folder of their own or labelled 0 with --train-on normal: a "
-            "pretrained network is fine-tuned on them.",
+            summary="For 1 to 50 images known to be normal, in a folder of their own or labelled 0 with --train-on normal: what a "
+            "pretrained network sees in them; it is fine-tuned only where negatives= says what anomalies look like.",
             options=CoftOptions,
             module="anoaudit.methods.coft.method",
             data="images",

@@ -13,6 +13,7 @@ from anoaudit.model.calibration import Calibration
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+MOST_FLAGGED = 0.25  # beyond it flags say more of the reference than of single items (our choice)
 
 
 @dataclass(frozen=True)
@@ -111,3 +112,25 @@ def benjamini_hochberg(p_values: Array, q: float) -> Flags:
     if len(passing) == 0:
         return np.zeros(n, dtype=bool)
     return np.asarray(p_values <= ordered[passing[-1]], dtype=bool)
+
+
+def remarks(rule: Rule, calibration: Calibration, p_values: Array | None, flags: Flags) -> list[str]:
+    """What a reader should know of decisions by false discovery rate that say nothing, or flag nearly everything."""
+    if rule.fdr is None or p_values is None or not len(p_values):
+        return []
+    found = []
+    if calibration.kind == "conformal-clean" and not flags.any():
+        smallest = 1.0 / (len(calibration.reference) + 1)
+        needed = math.ceil(len(p_values) * smallest / rule.fdr)
+        if needed > 1:
+            found.append(
+                f"{len(calibration.reference)} known normals resolve p-values down to {smallest:.2g}: of {len(p_values):,} "
+                f"items fewer than {needed:,} cannot be flagged at FDR {rule.fdr:g}; label more normals, or use --top-k or "
+                "--threshold"
+            )
+    if flags.mean() > MOST_FLAGGED:
+        found.append(
+            f"{100 * flags.mean():.0f} % are flagged: as a whole the data is unlike its normal reference; look at why (a time, "
+            "a place that the reference does not cover?) before trusting single flags"
+        )
+    return found

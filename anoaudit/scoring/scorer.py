@@ -24,7 +24,7 @@ from anoaudit.data.items import UNLABELLED, Chunk, Dataset, InputSpec, TableSpec
 from anoaudit.errors import AuditError
 from anoaudit.model.calibration import Calibration
 from anoaudit.model.session import Session, batch_of
-from anoaudit.scoring.decisions import Rule, decide, parse_count, ranks
+from anoaudit.scoring.decisions import Rule, decide, parse_count, ranks, remarks
 from anoaudit.scoring.maps import on_pictures
 from anoaudit.scoring.table import READABLE, UNREADABLE, ScoreTable, ScoreTableWriter, Summary
 from anoaudit.scoring.why import explain_maps, explain_rows
@@ -157,6 +157,7 @@ def _decide(
     places = None if rule.streams else ranks(scores)
     threshold = rule.threshold if rule.threshold is not None else (float(scores[flags].min()) if flags.any() else None)
     notes = summary.notes + ((calibration.note,) if calibration.note else ())
+    notes += tuple(remarks(rule, calibration, p_values, flags))
     summary = replace(
         summary,
         flagged=int(flags.sum()),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anoaudit.errors import UsageError
 from anoaudit.model.calibration import Calibration, conformal, fit_null
-from anoaudit.scoring.decisions import Rule, benjamini_hochberg, decide, make_rule, parse_count, ranks
+from anoaudit.scoring.decisions import Rule, benjamini_hochberg, decide, make_rule, parse_count, ranks, remarks
 
 SCORES = st.lists(st.floats(-1e30, 1e30, allow_nan=False) | st.integers(0, 3).map(float), max_size=40).map(np.array)
 
@@ -167,3 +167,23 @@ def test_counts_that_are_none(text: str) -> None:
 
 def test_a_count_beyond_all_bounds_flags_all() -> None:
     assert decide(make_rule(None, None, "9" * 30), np.arange(3.0), None).all()
+
+
+def test_a_gate_that_cannot_fire_says_so() -> None:
+    """Of 1,000 items and 99 known normals, 100 at the smallest p are needed; 50 are silent without a remark."""
+    normals = conformal(np.arange(99.0))
+    scores = np.concatenate([np.full(50, 1e3), np.full(950, 50.0)])
+    p_values = normals.p_values(scores)
+    flags = decide(Rule(), scores, p_values)
+    assert not flags.any()
+    [line] = remarks(Rule(), normals, p_values, flags)
+    assert "of 1,000 items fewer than 100 cannot be flagged at FDR 0.1" in line
+    assert remarks(Rule(fdr=None, top_count=5), normals, p_values, flags) == []
+
+
+def test_most_of_the_data_flagged_is_remarked() -> None:
+    normals = conformal(np.arange(999.0))
+    scores = np.concatenate([np.full(600, 1e4), np.full(400, 500.0)])
+    p_values = normals.p_values(scores)
+    [line] = remarks(Rule(), normals, p_values, decide(Rule(), scores, p_values))
+    assert line.startswith("60 % are flagged")

@@ -47,6 +47,6 @@ class CoftOptions:
     def for_data(self, kind: str) -> CoftOptions:
         """With the epochs filled in. Raises UsageError for tables."""
         if kind != "images":
-            raise UsageError("coft fine-tunes a network on images; this is a table", "use --method loe")
+            raise UsageError("coft is for images; this is a table", "use --method loe")
         epochs = self.epochs if self.epochs is not None else 0 if self.negatives == "none" else EPOCHS
         return replace(self, epochs=epochs)
