@@ -166,10 +166,14 @@ def half_of(family: str) -> str:
     return "dev" if family in DEV else "confirm"
 
 
-def by_set(cells: dict[str, Any], half: str) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
-    """(family, ratio) → column → means over the seeds that all columns have; of the columns that have all of the half."""
+def kind_of(family: str) -> str:
+    return "cifar10" if family in CIFAR else "defects"
+
+
+def by_set(cells: dict[str, Any], half: str, kind: str = "") -> dict[tuple[str, str], dict[str, dict[str, float]]]:
+    """(family, ratio) → column → means over the seeds that all columns have; of the columns with all of the half and kind."""
     sets = [
-        (family, ratio) for family in all_families() if half_of(family) == half
+        (family, ratio) for family in all_families() if half_of(family) == half and kind in ("", kind_of(family))
         for ratio in RATIOS if f"{family}/{ratio}/default/0" in cells
     ]  # fmt: skip
     columns = [
@@ -218,10 +222,7 @@ def by_kind(cells: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for half in ("dev", "confirm"):
         for kind in ("defects", "cifar10"):
-            means = [
-                entry for (family, _), entry in by_set(cells, half).items()
-                if family.startswith("cifar10") == (kind == "cifar10")
-            ]  # fmt: skip
+            means = list(by_set(cells, half, kind).values())
             for column in means[0] if means else ():
                 here = [entry[column] for entry in means]
                 found.append({

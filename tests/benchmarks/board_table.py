@@ -93,10 +93,13 @@ def images(found: dict[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     for column, label in OF_IMAGES.items():
-        if not all(column in names[group] for group in groups):
+        if not any(column in names[group] for group in groups):
             continue
         cells = [label]
         for group in groups:
+            if column not in names[group]:
+                cells.append("–")
+                continue
             best = {
                 key: max(c[key] for name, c in names[group].items() if name in OF_IMAGES)
                 for key in ("mean_auroc", "mean_ap")
