@@ -45,6 +45,7 @@ ABLATED = 4
 TERMS: dict[str, dict[str, Any]] = {
     "con": {"positives": 0.0, "push": 0.0},
     "con+pp": {"push": 0.0},
+    "np": {"contrast": 0.0, "positives": 0.0},
     "no projector": {"projector": False},
 }
 CPU = torch.device("cpu")

@@ -22,7 +22,7 @@ class CoftOptions:
     )
     epochs: int | None = option(
         None,
-        "of fine-tuning; auto is 20 where negatives are named, else 0, the network as it is: on average that was better",
+        "of fine-tuning; auto is 20 where negatives are named, else 0, the network as it is, which did better in most benchmarks",
         0,
         10_000,
     )
