@@ -89,6 +89,11 @@ def fit(
     values = parsing.build(chosen.options, parsing.parse_pairs("--set", options), chosen.name)
     rule, clauses, limit = make_rule(fdr, threshold, top_k), parse_clauses(fail_on), parse_limit(max_unreadable)
     alpha = parse_contamination(contamination, train_on == "normal" or chosen.few_shot)
+    if alpha_sensitivity and not chosen.heeds_alpha:
+        raise UsageError(
+            f"--alpha-sensitivity: {chosen.name} does not train with the contamination",
+            "leave it out, or use --method loe",
+        )
     if alpha_sensitivity and alpha == 0:
         raise UsageError(
             "--alpha-sensitivity: of an assumed share of 0 there is no half and no double",

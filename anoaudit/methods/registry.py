@@ -29,6 +29,7 @@ class Method:
     data: str = "images, videos, tables"  # what it takes
     labels: str = "none"  # what it has to be told
     when: str = ""  # when to take it
+    heeds_alpha: bool = False  # its ranking depends on --contamination
     known_normals: bool = True  # a label 0 means a known normal; else it means unlabelled
     few_shot: bool = (
         False  # made for a handful of items, all taken as normal: one is enough, none is kept out of so few
@@ -52,6 +53,7 @@ METHODS = {
             module="anoaudit.methods.loe.method",
             data="images, videos, tables",
             when="nobody has looked through the data yet; in doubt, this one",
+            heeds_alpha=True,
         ),
         Method(
             name="lamp",

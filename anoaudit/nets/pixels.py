@@ -38,12 +38,17 @@ class Pixels(nn.Module):
         return images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
+def unit_pixels(images: Tensor) -> Tensor:
+    """uint8[B, H, W, 3] → float32[B, 3, H, W] in [0, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 255.0
+
+
 class UnitPixels(nn.Module):
-    """uint8[B, H, W, 3] → float32[B, 3, H, W] in [0, 1]: what a reconstruction is compared with."""
+    """`unit_pixels` as the first part of a detector."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Channels first."""
-        return images.permute(0, 3, 1, 2).float() / 255.0
+        return unit_pixels(images)
 
 
 def make_encoder(size: int, stride: int, asked: BackboneOptions) -> tuple[Pixels, dict[str, Any]]:

@@ -41,12 +41,13 @@ from anoaudit.data.items import ImageSpec
 from anoaudit.data.source import open_dataset
 from anoaudit.data.tables import ColumnOptions
 from anoaudit.methods.anomem import method
-from anoaudit.methods.anomem.deviation import FLOOR, AnoMemDetector, to_pixels
+from anoaudit.methods.anomem.deviation import FLOOR, AnoMemDetector
 from anoaudit.methods.anomem.options import AnoMemOptions
 from anoaudit.methods.loe.mhrot import MHRot
 from anoaudit.methods.loe.options import LoeOptions
 from anoaudit.nets.backbones import BackboneOptions
 from anoaudit.nets.encoder import make_trainable
+from anoaudit.nets.pixels import unit_pixels
 from anoaudit.nets.wide_resnet import WideResNet
 from anoaudit.progress import Reporter
 from anoaudit.reports.metrics import auroc
@@ -109,7 +110,7 @@ class Watched:
         for start in range(0, len(pictures), 64):
             items = torch.from_numpy(pictures[start : start + 64]).to(self.device)
             scores.append(detector.scale_scores(detector.distances(items)).cpu())
-            pooled.append(detector.scales.encoder(to_pixels(items))[-1].mean((2, 3)).float().cpu())
+            pooled.append(detector.scales.encoder(unit_pixels(items))[-1].mean((2, 3)).float().cpu())
         return torch.cat(scores), torch.cat(pooled)
 
     def _auroc(self, scores: Tensor) -> float:

@@ -119,3 +119,10 @@ def test_bad_texts_are_refused_in_one_line(run: Run, tmp_path: Path) -> None:
         assert done.code == 2, done.err
         assert said in done.err
         assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("method", ["anoonly", "anomem", "coft", "lamp"])
+def test_sensitivity_of_what_does_not_heed_it_is_refused(run: Run, tmp_path: Path, method: str) -> None:
+    make_table(60, 3).write_parquet(tmp_path / "t.parquet")
+    done = run("fit", tmp_path / "t.parquet", "--method", method, "--alpha-sensitivity", "-o", tmp_path / "m")
+    assert (done.code, f"{method} does not train with the contamination" in done.err) == (2, True)

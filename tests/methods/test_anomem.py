@@ -212,7 +212,7 @@ class Fixed(nn.Module):
 
 
 def test_an_anomaly_pays_at_its_worst_places_alone(monkeypatch):
-    for name, does in (("to_pixels", lambda x: x), ("place_vectors", lambda m: m.flatten(2).transpose(1, 2))):
+    for name, does in (("unit_pixels", lambda x: x), ("place_vectors", lambda m: m.flatten(2).transpose(1, 2))):
         monkeypatch.setattr(f"anoaudit.methods.anomem.deviation.{name}", does)
     monkeypatch.setattr(DistanceNet, "measure", lambda *_: None)
     detector = AnoMemDetector(Fixed((2, 2)), 0, 0.25, [1.0])

@@ -15,6 +15,7 @@ from torch.nn.utils.parametrizations import orthogonal
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from anoaudit.methods.anomem.scales import MemoryScales, place_vectors, pooled_vector
+from anoaudit.nets.pixels import unit_pixels
 
 SLOPE = 0.1
 FLOOR = 0.5  # of the median: a scale that fits few training images closely would drown the others by a tiny spread
@@ -100,7 +101,7 @@ class AnoMemDetector(nn.Module):
 
     def distances(self, items: Tensor) -> list[Tensor]:
         """[B, places] of each scale, or [B, 1] of vectors of whole images."""
-        return self._distances(self.scales.vectors(to_pixels(items)))
+        return self._distances(self.scales.vectors(unit_pixels(items)))
 
     def _distances(self, vectors: list[Tensor]) -> list[Tensor]:
         return [
@@ -114,7 +115,7 @@ class AnoMemDetector(nn.Module):
 
     def forward(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """See above."""
-        maps = self.scales.maps(to_pixels(items))
+        maps = self.scales.maps(unit_pixels(items))
         distances = self._distances([place_vectors(m) for m in maps])
         seen = self._distances([pooled_vector(m)[:, None] for m in maps]) if self.scales.pooled else distances
         standard_BS = (self.scale_scores(seen) - self.center) / self.spread
@@ -143,13 +144,13 @@ class AnoMemDetector(nn.Module):
     @torch.no_grad()
     def refer(self, batches: Callable[[], Iterable[Tensor]]) -> None:
         """Measure the deviations of these items, and make their mean distance 1 at every scale."""
-        self.scales.measure(to_pixels(items) for items in batches())
+        self.scales.measure(unit_pixels(items) for items in batches())
         images, counts = 0, [0] * len(self.nets)
         totals = [torch.zeros(d, dtype=torch.float64, device=self.center.device) for d in self.scales.widths]
         products = [torch.outer(total, total) for total in totals]
         for items in batches():
             images += len(items)
-            for s, deviation_BLD in enumerate(self.scales.deviations(self.scales.vectors(to_pixels(items)))):
+            for s, deviation_BLD in enumerate(self.scales.deviations(self.scales.vectors(unit_pixels(items)))):
                 flat = deviation_BLD.flatten(0, 1).double()
                 counts[s] += len(flat)
                 totals[s] += flat.sum(0)
@@ -177,8 +178,3 @@ class AnoMemDetector(nn.Module):
         for net in self.nets:
             assert isinstance(net, DistanceNet)
             net.settle()
-
-
-def to_pixels(items: Tensor) -> Tensor:
-    """uint8[B, H, W, 3] → float32[B, 3, H, W] in [0, 1]."""
-    return items.permute(0, 3, 1, 2).float() / 255.0

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from anoaudit.errors import UsageError
 from anoaudit.methods.anomem.contrast import memory_contrast
-from anoaudit.methods.anomem.deviation import AnoMemDetector, to_pixels
+from anoaudit.methods.anomem.deviation import AnoMemDetector
 from anoaudit.methods.anomem.options import AnoMemOptions
 from anoaudit.methods.anomem.scales import MemoryScales, pooled_vector
 from anoaudit.methods.loe.assignment import Assignment
 from anoaudit.nets.memory import Memory
+from anoaudit.nets.pixels import unit_pixels
 from anoaudit.training.augment import MILD, SIMCLR, View, common_points, view
 from anoaudit.training.export import export
 from anoaudit.training.items import TrainingItems
@@ -95,7 +96,7 @@ def learn_memories(
 
     def objective(items: Tensor, labels: Tensor, epoch: int) -> Tensor:
         watch(epoch)
-        pixels = to_pixels(items)
+        pixels = unit_pixels(items)
         return contrast_of(scales, view(pixels, how), view(pixels, how), labels == 1, options)
 
     schedule = Schedule(
@@ -194,7 +195,7 @@ def chunks(data: Batches, device: torch.device, most: int | None = None) -> Iter
 @torch.no_grad()
 def _start_memories(scales: MemoryScales, data: Batches, trainer: Trainer) -> None:
     """Prototypes begin as embeddings; before training with the normalisation of batches."""
-    found = [scales.vectors(to_pixels(items)) for items in chunks(data, trainer.device, START)]
+    found = [scales.vectors(unit_pixels(items)) for items in chunks(data, trainer.device, START)]
     for s, memory in enumerate(scales.memories):
         memory.start(F.normalize(torch.cat([f[s].flatten(0, 1) for f in found]), dim=1))  # type: ignore[operator]
 
@@ -202,7 +203,7 @@ def _start_memories(scales: MemoryScales, data: Batches, trainer: Trainer) -> No
 @torch.no_grad()
 def diagnose(detector: AnoMemDetector, parts_NS: Tensor, data: Batches, trainer: Trainer) -> None:
     """Facts for the manifest and the card, and a warning where a memory does not do its work."""
-    found = [detector.scales.vectors(to_pixels(items)) for items in chunks(data, trainer.device, START)]
+    found = [detector.scales.vectors(unit_pixels(items)) for items in chunks(data, trainer.device, START)]
     total_N = parts_NS.sum(1)
     centred_N = total_N - total_N.mean()
     variance = centred_N.square().sum().clamp_min(1e-12)
@@ -237,7 +238,7 @@ def _foretell(
     scales = trial.scales.to(trainer.device).train()
     epochs, batch_size = _length(data, options)
     size = min(batch_size, 8)
-    pixels = to_pixels(data.batch(torch.arange(size), trainer.device)[0])
+    pixels = unit_pixels(data.batch(torch.arange(size), trainer.device)[0])
     start = time.perf_counter()
     contrast_of(
         scales,

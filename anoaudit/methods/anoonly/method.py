@@ -44,8 +44,6 @@ def fit(items: TrainingItems, options: AnoOnlyOptions, trainer: Trainer) -> nn.M
 
     Raises UsageError for labels and options that do not do.
     """
-    if trainer.sensitivity:
-        raise UsageError("--alpha-sensitivity: anoonly trains without α", "leave it out")
     count_known(items, trainer)
     deaf = (
         options.base in ("devnet", "deepsad") and not options.fine_tune

@@ -13,6 +13,7 @@ from anoaudit.methods.coft.collapse import Watch
 from anoaudit.methods.coft.losses import contrastive, cross_instance, repelled
 from anoaudit.methods.coft.negatives import synthesise
 from anoaudit.methods.coft.options import CoftOptions
+from anoaudit.nets.pixels import unit_pixels
 from anoaudit.training.augment import MILD, Augmentation, view
 from anoaudit.training.device import seed_noise
 from anoaudit.training.loop import Batches, Schedule
@@ -66,11 +67,6 @@ class Tuned(nn.Module):
         if pushed:
             loss = loss + options.push * repelled(z_NE, negative_BE, options.temperature, options.push_form)
         return loss
-
-
-def unit_pixels(images_BHWC: Tensor) -> Tensor:
-    """uint8[B, H, W, 3] → float32[B, 3, H, W] in [0, 1]."""
-    return images_BHWC.permute(0, 3, 1, 2).float() / 255.0
 
 
 def augmentation(options: CoftOptions) -> Augmentation:

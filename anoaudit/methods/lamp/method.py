@@ -29,9 +29,14 @@ STEPS, EPOCHS = 1500, (20, 300)  # auto epochs: as many as make so many steps, b
 def fit(items: TrainingItems, options: LampOptions, trainer: Trainer) -> nn.Module:
     """Train a reconstruction on the items, those labelled anomalous left out; returns the detector that is exported.
 
-    Raises UsageError where it is asked how the ranking depends on the contamination (it does not), and where hardly any item is
-    left to train on.
+    Raises UsageError where hardly any item is left to train on.
     """
+    count = int((items.labels != 1).sum())
+    if count < FEWEST:
+        raise UsageError(
+            f"lamp learns from what is not labelled 1 (anomaly): {count} of {len(items)} items are too few",
+            f"give at least {FEWEST}",
+        )
     count = int((items.labels != 1).sum())
     if count < FEWEST:
         raise UsageError(

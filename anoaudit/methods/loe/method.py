@@ -71,10 +71,6 @@ def fit(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Modul
             f"--alpha-sensitivity: assignment={options.assignment} does not heed α",
             "leave it out, or use assignment=soft",
         )
-    if options.assignment == "gt" and (items.labels[~items.kept_out] == 1).all():
-        raise UsageError(
-            "--set assignment=gt: too few normal items for a first fit without a part of them", "label more"
-        )
     if options.assignment != "gt" and (items.labels == 1).any():
         trainer.reporter.note(
             "loe trains without labels; to learn from known anomalies use --method anoonly, or assignment=gt with all labelled"
