@@ -228,7 +228,10 @@ def _backbone(
     if wanted.size is not None:
         return *make_pixels(wanted.size, asked), []
     if wanted.pretrained and asked.from_scratch:
-        raise UsageError(f"--method {settings.method.name} needs a pretrained network", "leave --backbone none out")
+        raise UsageError(
+            f"--method {settings.method.name} needs a pretrained network",
+            "name one with --backbone, and its --weights FILE",
+        )
     if not asked.from_scratch:
         made = make_backbone(asked, list(wanted.strides) if wanted.kind == "spatial" else None, wanted.pretrained)
         if made is not None:

@@ -85,7 +85,10 @@ def compare(cells: dict[str, Any]) -> list[dict[str, Any]]:
         family, name, third, base, kind, seed = cell.split("/")
         if family == "piped" or base in RIVALS:
             continue
-        for group in (name, _group(family, name)):
+        groups = [name]
+        if family == "emb" or seed in _whole_seeds(cells, family):
+            groups.append(_group(family, name))
+        for group in groups:
             found.setdefault((family, group, third, base), {}).setdefault(f"{name}/{seed}", {})[kind] = figures
     rows = []
     for (family, group, third, base), runs in sorted(found.items()):
@@ -113,9 +116,12 @@ def _group(family: str, name: str) -> str:
 def means(cells: dict[str, Any], family: str, setting: int) -> dict[tuple[str, ...], tuple[float, float, int]]:
     """(setting, column …) → mean AUROC, mean average precision, number of cells."""
     found: dict[tuple[str, ...], list[tuple[float, float]]] = {}
+    seeds = (
+        _whole_seeds(cells, family) if family != "piped" else set("01234")
+    )  # of which each row says how many cells it has
     for cell, figures in cells.items():
         parts = cell.split("/")
-        if parts[0] == family:
+        if parts[0] == family and parts[-1] in seeds:
             key = (parts[setting], *(parts[3:5] if family != "piped" else ()))
             found.setdefault(key, []).append((figures["auroc"], figures["ap"]))
     return {key: (*map(float, np.mean(values, axis=0)), len(values)) for key, values in found.items()}
@@ -161,11 +167,23 @@ def chart(cells: dict[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
+def _whole_seeds(cells: dict[str, Any], family: str) -> set[str]:
+    """The seeds of which all cells of the family are there: means over others would compare unlike sets."""
+    found: dict[str, int] = {}
+    for cell in cells:
+        if cell.startswith(f"{family}/"):
+            seed = cell.rpartition("/")[2]
+            found[seed] = found.get(seed, 0) + 1
+    wanted = sum(cell.startswith(f"{family}/") for cell in grid(1))
+    return {seed for seed, count in found.items() if count == wanted}
+
+
 def _by_share(cells: dict[str, Any]) -> dict[tuple[str, str, str, str], float]:
     found: dict[tuple[str, str, str, str], list[float]] = {}
+    seeds = _whole_seeds(cells, "share")
     for cell, figures in cells.items():
-        family, table, share, base, kind, _ = cell.split("/")
-        if family == "share":
+        family, table, share, base, kind, seed = cell.split("/")
+        if family == "share" and seed in seeds:
             found.setdefault((table, base, kind, share), []).append(figures["auroc"])
     return {key: float(np.mean(values)) for key, values in found.items()}
 
