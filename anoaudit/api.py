@@ -251,7 +251,7 @@ def report(
     if html is not None or maps is not None or model is not None:
         from anoaudit import reporting
 
-        given = reporting.scored(table, Path(scores), model, data)
+        given = reporting.scored(table, Path(scores), model, data, truth)
         if maps is not None:
             reporting.write_maps(given, Path(maps), top, force, reporter or Reporter())
         if html is not None:

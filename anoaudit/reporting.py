@@ -5,9 +5,7 @@ A part of `api.report`; like all of scoring it never imports torch.
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,20 +16,19 @@ from anoaudit.progress import Reporter
 if TYPE_CHECKING:
     from anoaudit.data.items import Dataset
     from anoaudit.model.artefact import Model
-    from anoaudit.model.manifest import Manifest
-    from anoaudit.reports.html import Provenance
     from anoaudit.scoring.maps import Mapped, Mask
     from anoaudit.scoring.table import ScoreTable
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A score table, where it was read, the model that scored it (None when it is not given), and `--data`."""
+    """A score table, where it was read, the model that scored it (None when it is not given), `--data` and `--truth`."""
 
     table: ScoreTable
     path: Path
     model: Model | None
     data: str | None
+    truth: str | None = None
 
     @property
     def audit(self) -> bool:
@@ -39,13 +36,15 @@ class Scored:
         return self.path.is_dir()
 
 
-def scored(table: ScoreTable, path: Path, model: str | Path | None, data: str | Path | None) -> Scored:
+def scored(
+    table: ScoreTable, path: Path, model: str | Path | None, data: str | Path | None, truth: str | None = None
+) -> Scored:
     """The table with its model: the one given, or the one whose audit the table is. Raises UsageError on another model."""
     from anoaudit.model.artefact import load_model
 
     place = Path(model) if model is not None else path if path.is_dir() else None
     if place is None:
-        return Scored(table, path, None, None if data is None else str(data))
+        return Scored(table, path, None, None if data is None else str(data), truth)
     loaded = load_model(place)
     known = str(table.summary.model.get("hash") or loaded.hash)
     if known != loaded.hash:
@@ -53,7 +52,7 @@ def scored(table: ScoreTable, path: Path, model: str | Path | None, data: str | 
             f"{path} was not scored by {place} but by another model (its graph is {known[:12]}, not {loaded.hash[:12]})",
             "give the model that scored it with --model",
         )
-    return Scored(table, path, loaded, None if data is None else str(data))
+    return Scored(table, path, loaded, None if data is None else str(data), truth)
 
 
 def write_maps(given: Scored, out: Path, top: int | None, force: bool, reporter: Reporter) -> None:
@@ -87,6 +86,7 @@ def write_maps(given: Scored, out: Path, top: int | None, force: bool, reporter:
 
 def write_html(given: Scored, out: Path, top: int | None, reporter: Reporter) -> None:
     """The report as one HTML file. Raises UsageError and AuditError; a source that is gone is only said."""
+    from anoaudit.provenance import provenance
     from anoaudit.reports import gallery as pictured
     from anoaudit.reports import html
     from anoaudit.scoring.maps import changed, marked, pictures
@@ -114,7 +114,7 @@ def write_html(given: Scored, out: Path, top: int | None, reporter: Reporter) ->
             side = pictured.longest_side(rows.height)
             gallery = pictured.Gallery(rows, pictures(dataset, only, side), maps)
             _say_changed(changed(scores, rows), reporter)
-    html.write_html(table, out, gallery, provenance(given, out))
+    html.write_html(table, out, gallery, provenance(given, out, top))
     reporter.note(f"report written to {out}")
 
 
@@ -209,100 +209,4 @@ def _check_folder(out: Path, dataset: Dataset, force: bool) -> None:
         )
 
 
-def provenance(given: Scored, out: Path) -> Provenance:
-    """The commands that lead to this report, as far as table and model know them, and what tells whether all is the same."""
-    from anoaudit.reports.html import Provenance
-
-    summary, model = given.table.summary, given.model
-    name = str(model.path if model is not None else summary.model.get("name") or "MODEL")
-    source, rule = given.data or summary.source or "DATA", _rule_options(summary.rule)
-    if given.audit and model is not None:
-        made, shown = _fit_command(model, source, rule), [name]
-    else:
-        made = _words("anoaudit", "score", source, "--model", name, *rule, "-o", given.path.name)
-        shown = [given.path.name, *(["--model", name] if model is not None else [])]
-    commands = [made, _words("anoaudit", "report", *shown, "--html", out.name)]
-    return Provenance(commands, [] if model is None else list(_facts(model.manifest)))
-
-
-def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """How the model was made, as it says itself."""
-    from anoaudit.data.items import TableSpec
-    from anoaudit.model.card import backbone_line, input_line
-
-    training = manifest.training
-    trained = f"{training['items']:,} of {manifest.data['rows']:,} items of {manifest.data['name']}"
-    yield (
-        "method",
-        f"{manifest.method}, α = {training['contamination']:g}, seed {training['seed']}, fitted on {trained}",
-    )
-    yield "input", input_line(manifest).replace("`", "")
-    if isinstance(manifest.input, TableSpec):
-        dropped = ", ".join(f"{name} ({why})" for name, why in manifest.input.dropped.items())
-        if dropped:
-            yield "not used", dropped
-    else:
-        yield "backbone", backbone_line(manifest.backbone).replace("`", "")
-    versions = {"anoaudit": manifest.anoaudit, **manifest.versions}
-    yield "fitted with", ", ".join(f"{name} {version}" for name, version in versions.items())
-
-
-def _fit_command(model: Model, source: str, rule: Iterable[str]) -> str:
-    manifest, training = model.manifest, model.manifest.training
-    alpha = "auto" if "contamination_estimate" in training else f"{training['contamination']:g}"
-    options = ["--contamination", alpha, "--seed", str(training["seed"])]
-    if "alpha_sensitivity" in training:
-        options.append("--alpha-sensitivity")
-    if training.get("train_on") == "normal":
-        options += ["--train-on", "normal", "--labels", "LABELS"]
-    if manifest.backbone is not None:
-        options += ["--backbone", str(manifest.backbone["name"])]
-    if manifest.data.get("id_column"):
-        options += ["--id-column", str(manifest.data["id_column"])]
-    if manifest.data.get("image_column"):
-        options += ["--image-column", str(manifest.data["image_column"])]
-    for key, value in _chosen(manifest).items():
-        options += ["--set", f"{key}={value}"]
-    return _words("anoaudit", "fit", source, "--method", manifest.method, *options, *rule, "-o", str(model.path))
-
-
-def _chosen(manifest: Manifest) -> dict[str, str]:
-    """The method's options that differ from what its recipe fills in; all that are set when this version does not know them."""
-    from dataclasses import asdict
-
-    from anoaudit.methods.registry import find_method
-
-    options = manifest.options
-    try:
-        cls = find_method(manifest.method).options
-        kind = str(manifest.input.to_json()["kind"])
-        plain_values = asdict(cls()), asdict(cls().for_data(kind))
-        usual = {key: plain_values[at][key] for at, key in enumerate(("recipe", "detector")) if key in plain_values[at]}
-        filled = asdict(cls(**{key: options[key] for key in usual}).for_data(kind)) | usual
-    except (AnoauditError, TypeError, KeyError, AttributeError):
-        filled = {}
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in filled.items()}
-    return {
-        key: ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        for key, value in options.items()
-        if value is not None and value != plain.get(key)
-    }
-
-
-def _rule_options(rule: str) -> list[str]:
-    """The options that asked for a rule, from its words (see `Rule.describe`); none for the default and for unknown words."""
-    for pattern, option in (
-        (r"Benjamini-Hochberg, \w+ FDR ([0-9.e-]+)", "--fdr"), (r"score ≥ ([0-9.e+-]+)", "--threshold"),
-        (r"the (\d+) worst", "--top-k"), (r"the worst ([0-9.e-]+) (%)", "--top-k"),
-    ):  # fmt: skip
-        found = re.fullmatch(pattern, rule)
-        if found and (option, found[1]) != ("--fdr", "0.1"):
-            return [option, "".join(found.groups())]
-    return []
-
-
-def _words(*parts: str) -> str:
-    return " ".join(shlex.quote(part) for part in parts)
-
-
-__all__ = ["Scored", "provenance", "scored", "write_html", "write_maps"]
+__all__ = ["Scored", "scored", "write_html", "write_maps"]

@@ -244,3 +244,12 @@ def test_a_full_disk_is_one_line(case: Case, run: Run) -> None:
     assert done.code == 3
     assert "no space is left" in done.err
     assert "Traceback" not in done.err
+
+
+def test_the_command_that_makes_it_again_is_the_one_that_made_it(case: Case, run: Run, tmp_path: Path) -> None:
+    truth = tmp_path / "truth.csv"
+    truth.write_text("path,anomaly\nright/tile_24.png,1\nleft/tile_01.png,0\n")
+    page = tmp_path / "r.html"
+    done = run("report", case.scores, "--model", case.model, "--truth", truth, "--top", 3, "--html", page)
+    assert done.code == 0, done.err
+    assert f"--truth {truth} --top 3 --html r.html" in page.read_text()
