@@ -25,6 +25,7 @@ from anoaudit.progress import Reporter
 from anoaudit.training.checkpoint import Checkpoints
 from anoaudit.training.device import choose_device, seed_everything
 from anoaudit.training.export import export, opset_of, outputs_of
+from anoaudit.training.image_network import image_network
 from anoaudit.training.items import Split, TrainingItems, split_items, survey, training_items
 from anoaudit.training.parity import ITEMS, check_parity, median_absolute_deviation
 from anoaudit.training.trainer import Trainer
@@ -86,7 +87,7 @@ def fit_detector(
     """
     device = choose_device(settings.device)
     seed_everything(settings.seed, device)
-    backbone, backbone_facts, warnings = _backbone(dataset, settings, reporter)
+    backbone, backbone_facts, warnings = image_network(dataset, settings, reporter)
     spec: InputSpec
     if isinstance(dataset, TableFiles):
         reporter.note(f"reading {dataset.source}")
@@ -201,50 +202,6 @@ def _between(scores: Array, bar: float) -> float:
     near = [(ordered[i] + ordered[i + 1]) / 2 for i in range(max(at - 5, 0), min(at + 5, len(ordered) - 1))]
     gaps = [ordered[i + 1] - ordered[i] for i in range(max(at - 5, 0), min(at + 5, len(ordered) - 1))]
     return float(near[int(np.argmax(gaps))]) if near else bar
-
-
-def _backbone(
-    dataset: Dataset, settings: FitSettings, reporter: Reporter
-) -> tuple[nn.Module | None, dict[str, Any] | None, list[str]]:
-    """The feature extractor for images: timm's with weights, or the fixed filter bank, said in one line."""
-    if dataset.kind == "table":
-        if settings.backbone or settings.weights or settings.backbone_arguments:
-            raise UsageError(
-                f"{dataset.source} is a table; --backbone, --weights and --backbone-arg are for images",
-                "leave them out",
-            )
-        return None, None, []
-    from anoaudit.nets.backbones import BackboneOptions, make_backbone
-    from anoaudit.nets.encoder import make_trainable
-    from anoaudit.nets.filter_bank import FilterBank
-    from anoaudit.nets.pixels import make_encoder, make_pixels
-
-    wanted: ImageInput = settings.options.images
-    asked = BackboneOptions(settings.backbone, settings.weights, settings.backbone_arguments)
-    if wanted.kind == "trainable":
-        return *make_trainable(wanted, asked), []
-    if wanted.size is not None and wanted.encoder is not None:
-        return *make_encoder(wanted.size, wanted.encoder, asked), []
-    if wanted.size is not None:
-        return *make_pixels(wanted.size, asked), []
-    if wanted.pretrained and asked.from_scratch:
-        raise UsageError(
-            f"--method {settings.method.name} needs a pretrained network",
-            "name one with --backbone, and its --weights FILE",
-        )
-    if not asked.from_scratch:
-        made = make_backbone(asked, list(wanted.strides) if wanted.kind == "spatial" else None, wanted.pretrained)
-        if made is not None:
-            return made[0], made[1], []
-        warning = "no pretrained weights at hand (no network, empty cache): using the from-scratch recipe, as --backbone none does"
-        reporter.note(warning)
-    if settings.weights or settings.backbone_arguments:
-        raise UsageError(
-            "--backbone none takes neither --weights nor --backbone-arg", "leave them out, or name a backbone"
-        )
-    bank = FilterBank(pooled=wanted.kind == "pooled")
-    facts = {"name": "none", "recipe": "filter-bank", "size": [bank.height, bank.width], "channels": bank.channels}
-    return bank, facts, [] if asked.from_scratch else [warning]
 
 
 def _split(
