@@ -6,7 +6,11 @@ are, so they name files, columns and options, never internals.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
 LONGEST = 500
+_NAMED = 12
 
 
 class AnoauditError(Exception):
@@ -41,3 +45,11 @@ class AuditError(AnoauditError):
     """The audit could not be done: input, model, device or training failed (exit 3)."""
 
     exit_code = 3
+
+
+def among(names: Sequence[str], wanted: str = "") -> str:
+    """For hints: the names there are, at most a dozen and how many more, the nearest to `wanted` before them."""
+    shown = ", ".join(names[:_NAMED])
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    near = difflib.get_close_matches(wanted, names, n=1) if wanted else []
+    return shown + more + (f"; did you mean {near[0]}?" if near else "")

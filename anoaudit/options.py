@@ -66,6 +66,12 @@ def _finite(text: str) -> float:
     return float(text)
 
 
+def parse_share(text: str) -> float:
+    """`0.1` or `10%`. Raises ValueError; the range is the caller's business."""
+    text = text.strip()
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+
+
 def parse_pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
     """`["k=v", …]` → {k: v}. Raises UsageError."""
     pairs: dict[str, str] = {}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anoaudit import options
-from anoaudit.errors import UsageError
+from anoaudit.errors import UsageError, among
 from anoaudit.methods.registry import METHODS
 
 
@@ -33,6 +33,20 @@ class Some:
 
 def build(**pairs: str) -> Some:
     return options.build(Some, {key.replace("__", "-"): value for key, value in pairs.items()}, "some")
+
+
+def test_share_of_a_number_or_per_cent() -> None:
+    assert options.parse_share("0.05") == options.parse_share(" 5 % ") == options.parse_share("5%") == 0.05
+    for text in ("five", "%", "5%%", ""):
+        with pytest.raises(ValueError, match="float"):
+            options.parse_share(text)
+
+
+def test_hints_name_what_there_is() -> None:
+    names = [f"column_{i}" for i in range(20)]
+    assert among(names[:3]) == "column_0, column_1, column_2"
+    assert among(names).endswith("column_11 and 8 more")
+    assert among(names, "colum_17").endswith("8 more; did you mean column_17?")
 
 
 @pytest.mark.parametrize(

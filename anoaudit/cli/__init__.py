@@ -72,6 +72,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         _say(f"error: {error.message}", error.hint)
         return error.exit_code
     except _CLICK_ERROR as error:
+        error.message = error.message.removeprefix("Value error, ")  # pydantic's words before typer's
         error.show()
         return 2
     except (KeyboardInterrupt, typer.Abort):

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from anoaudit.cli import shared
+from anoaudit.errors import UsageError
 
 
 def command(
     data: shared.DataArgument,
-    ratio: Annotated[float, typer.Option(metavar="R", help="Share of anomalies in the result.")],
+    ratio: Annotated[str, typer.Option(metavar="R|P%", help="Share of anomalies in the result: 0.1 or 10%.")],
     out: Annotated[
         Path,
         typer.Option("--out", "-o", metavar="OUT", help="A folder for images; a .parquet or .csv file for tables."),
@@ -46,11 +47,16 @@ def command(
 ) -> int:
     """Make a data set with a known share of anomalies; the input stays untouched."""
     from anoaudit import api
+    from anoaudit.options import parse_share
 
+    try:
+        share = parse_share(ratio)
+    except ValueError:
+        raise UsageError(f"--ratio {ratio!r} is no share", "for example 0.1 or 10%") from None
     mixture = api.contaminate(
         data,
         out,
-        ratio=ratio,
+        ratio=share,
         anomalies=anomalies,
         truth=truth,
         seed=seed,

@@ -28,7 +28,7 @@ def command(
         str | None,
         typer.Option(
             metavar="α|auto",
-            help="Assumed share of anomalous items in the data (default 0.1, and 0 with --train-on normal), or auto: estimated.",
+            help="Assumed share of anomalous items in the data (default 10%, and 0 with --train-on normal), or auto: estimated.",
             rich_help_panel=shared.TRAIN,
         ),
     ] = None,

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from anoaudit.data.items import ColumnRule, TableSpec
-from anoaudit.errors import AuditError, UsageError
+from anoaudit.errors import AuditError, UsageError, among
 
 MAX_CATEGORIES = 64
 LARGEST = float(np.finfo(np.float64).max)
@@ -42,7 +42,7 @@ def infer_spec(
     """
     for name in [*(columns or ()), *exclude]:
         if name not in sample.columns:
-            raise UsageError(f"there is no column {name!r}", f"the data's columns are {', '.join(sample.columns[:12])}")
+            raise UsageError(f"there is no column {name!r}", f"the data's columns are {among(sample.columns, name)}")
     rules, dropped = [], {}
     for name in sample.columns:
         if name in exclude or (columns is not None and name not in columns):
@@ -157,7 +157,7 @@ def encode(
         if rule.name not in frame.columns:
             raise AuditError(
                 f"column {rule.name!r} is missing; the model needs it",
-                f"the data's columns are {', '.join(frame.columns[:12])}",
+                f"the data's columns are {among(frame.columns, rule.name)}",
             )
         out[:, j], bad = _encode(frame[rule.name].alias(""), rule, refuse)
         for i in bad:

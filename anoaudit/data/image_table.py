@@ -23,7 +23,7 @@ from anoaudit.data.images import pixels_of, sizes_of
 from anoaudit.data.items import UNLABELLED, Chunk, ImageSpec, InputSpec, Kind, Picture
 from anoaudit.data.rows import RawRows
 from anoaudit.data.tables import TableFiles
-from anoaudit.errors import UsageError
+from anoaudit.errors import UsageError, among
 
 AHEAD = 2  # chunks that threads decode while the caller works
 PROBED = 5  # values that are looked at to tell pictures from other bytes
@@ -144,7 +144,7 @@ def image_column(table: TableFiles, named: str | None) -> str | None:
     if named is not None:
         if named not in table.columns:
             raise UsageError(
-                f"there is no column {named!r} for --image-column", f"the columns are {', '.join(table.columns[:12])}"
+                f"there is no column {named!r} for --image-column", f"the columns are {among(table.columns, named)}"
             )
         kind = _head(table)[named].dtype
         if kind != pl.String and not _holds_bytes(kind):

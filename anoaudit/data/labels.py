@@ -16,7 +16,7 @@ import polars as pl
 
 from anoaudit.data.items import UNLABELLED
 from anoaudit.data.rows import NULL_TOKENS, columns_of, read_rows
-from anoaudit.errors import AuditError, UsageError
+from anoaudit.errors import AuditError, UsageError, among
 
 VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 READ_ROWS = 50_000
@@ -92,19 +92,17 @@ def open_labels(spec: str, columns: Sequence[str] = ()) -> Labels:
         return Labels(spec, column=spec)
     path, column = split_spec(spec)
     if not path.is_file():
-        known = f"the data's columns are {', '.join(columns[:8])}" if columns else "give a CSV or Parquet file"
+        known = f"the data's columns are {among(columns, spec)}" if columns else "give a CSV or Parquet file"
         raise UsageError(f"{spec!r} is neither a column of the data nor a file", known)
     frame = _read(path)
     key = next((name for name in ID_COLUMNS if name in frame.columns), None)
     if key is None:
-        raise UsageError(
-            f"{path} has no column 'id' or 'path' to join on", f"its columns are {', '.join(frame.columns[:8])}"
-        )
+        raise UsageError(f"{path} has no column 'id' or 'path' to join on", f"its columns are {among(frame.columns)}")
     name = column or next((name for name in LABEL_COLUMNS if name in frame.columns), None)
     if name is None or name not in frame.columns:
         raise UsageError(
             f"{path} has no column {column or 'label'!r}",
-            f"its columns are {', '.join(frame.columns[:8])}; give {path}:COLUMN",
+            f"its columns are {among(frame.columns)}; give {path}:COLUMN",
         )
     values = parse(frame[name], f"{path}, column {name!r}")
     by_id: dict[str, int] = {}

@@ -67,7 +67,8 @@ def open_dataset(
     tables = next((some for some in by_form if some), [])
     if not tables:
         raise AuditError(
-            f"{data} holds nothing to audit ({ignored} other files)", f"readable are {', '.join(sorted(KNOWN))}"
+            f"{data} holds nothing to audit ({ignored} other {'file' if ignored == 1 else 'files'})",
+            f"readable are {', '.join(sorted(KNOWN))}",
         )
     table = TableFiles(data, root, tables, options, truth, labels, ignored + len(paths) - len(tables))
     known_columns = {role: name for role, name in (usual or {}).items() if name in table.columns}

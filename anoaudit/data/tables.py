@@ -17,7 +17,7 @@ from anoaudit.data.images import item_id
 from anoaudit.data.items import UNLABELLED, Chunk, InputSpec, Kind, TableSpec
 from anoaudit.data.labels import open_labels
 from anoaudit.data.rows import RawRows, columns_of, read_rows
-from anoaudit.errors import AuditError, UsageError
+from anoaudit.errors import AuditError, UsageError, among
 
 SCAN_ROWS = 50_000
 HEAD_ROWS = 1_000  # of a table, that tell whether a whole column has become another type
@@ -71,7 +71,7 @@ class TableFiles:
         wanted = self.options.id_column
         if wanted is not None and wanted not in self.columns:
             raise UsageError(
-                f"there is no column {wanted!r} for --id-column", f"the columns are {', '.join(self.columns[:12])}"
+                f"there is no column {wanted!r} for --id-column", f"the columns are {among(self.columns, wanted)}"
             )
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ class TableFiles:
         if missing:
             raise AuditError(
                 f"column {missing[0]!r} is missing; the model needs it",
-                f"the data's columns are {', '.join(self.columns[:12])}",
+                f"the data's columns are {among(self.columns, missing[0])}",
             )
         needed = [name for name in self.columns if name in names or name in self.not_features()]
         for _, head in self.raw(HEAD_ROWS, needed):

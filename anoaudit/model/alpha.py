@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from anoaudit.errors import UsageError
 from anoaudit.model.calibration import MIN_ROWS, Calibration, fit_null
+from anoaudit.options import parse_share
 
 Array = npt.NDArray[np.float64]
 
@@ -188,10 +189,11 @@ def parse_contamination(given: float | str | None, only_normal: bool) -> float |
             raise UsageError("--contamination auto: with --train-on normal no anomaly is trained on", "leave it out")
         return None
     try:
-        value = float(given)
+        value = parse_share(given) if isinstance(given, str) else float(given)
     except ValueError:
         raise UsageError(
-            f"--contamination {given!r} is neither a share nor auto", "for example 0.1, or auto to have it estimated"
+            f"--contamination {given!r} is neither a share nor auto",
+            "for example 0.1 or 10%, or auto to have it estimated",
         ) from None
     if not 0 <= value < 0.5:
         raise UsageError(

@@ -110,6 +110,8 @@ def test_bad_texts_are_refused_in_one_line(run: Run, tmp_path: Path) -> None:
     for options, said in (
         (["--contamination", "some"], "neither a share nor auto"),
         (["--contamination", "nan"], "between 0 and 0.5"),
+        (["--contamination", "60%"], "0.6: the assumed share"),
+        (["--id-column", "f"], "no column 'f'"),
         (["--contamination", "-0.1"], "between 0 and 0.5"),
         (["--contamination", "0", "--alpha-sensitivity"], "no half and no double"),
         (["--contamination", "auto", "--train-on", "normal", "--labels", "known"], "--train-on normal"),

@@ -267,9 +267,12 @@ def test_through_the_command_line(folder: Path, tmp_path: Path) -> None:
         "--severity",
         "5",
     ]
-    done = subprocess.run([*command, "--ratio", "0.2", "-o", str(tmp_path / "o")], capture_output=True, text=True)
+    done = subprocess.run([*command, "--ratio", "20%", "-o", str(tmp_path / "o")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "19 normals and 5 anomalies" in done.stderr
     wrong = subprocess.run([*command, "--ratio", "0.2", "-o", str(tmp_path / "o")], capture_output=True, text=True)
     assert wrong.returncode == 2
     assert len(wrong.stderr.strip().splitlines()) <= 2
+    wrong = subprocess.run([*command, "--ratio", "ten", "-o", str(tmp_path / "p")], capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "no share" in wrong.stderr
