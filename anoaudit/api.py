@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anoaudit import __version__
 from anoaudit.errors import AuditError, UsageError
 from anoaudit.progress import Reporter
 
@@ -122,6 +120,7 @@ def fit(
         _require_replaceable(path)
     _require_fit_packages()
 
+    from anoaudit.auditing import audit, write
     from anoaudit.training.checkpoint import discard, discard_if_fresh, locked
     from anoaudit.training.fitting import FitSettings, fit_detector
 
@@ -136,8 +135,8 @@ def fit(
         try:
             fitted = fit_detector(dataset, settings, part, resume, limit.exceeded, reporter)
             given = [name for name, spec in (("label", labels), ("truth", truth)) if spec is not None]
-            table = _audit(path.name, dataset, settings, fitted, part / SCORES, rule, given, reporter)
-            _write(path, dataset, settings, fitted, table)
+            table = audit(path.name, dataset, settings, fitted, part / SCORES, rule, given, reporter)
+            write(path, dataset, settings, fitted, table)
         except BaseException:
             discard_if_fresh(part)  # before the first checkpoint there is nothing worth resuming
             raise
@@ -270,58 +269,6 @@ def _joined(table: ScoreTable, truth: str) -> ScoreTable:
     labels.require_match()
     known = {item: value if value >= 0 else None for item, value in labels.by_id.items()}
     return with_truth(table, known, Path(_session_folder(), "with-truth.parquet"))
-
-
-def _audit(
-    name: str,
-    dataset: Dataset,
-    settings: Any,
-    fitted: Any,
-    out: Path,
-    rule: Any,
-    given: Sequence[str],
-    reporter: Reporter,
-) -> ScoreTable:
-    """Rank all of the data with the one final model."""
-    from anoaudit.model.alpha import alpha_facts
-    from anoaudit.model.calibration import MIN_ROWS, Calibration, fit_null, wider
-    from anoaudit.model.session import Session
-    from anoaudit.scoring.scorer import score_dataset
-
-    session = Session(fitted.graph, settings.device)
-
-    def calibrate(scores: Any) -> Calibration:
-        if fitted.calibration.kind == "conformal-clean":
-            note = "exact for new normal data, an estimate for the items trained on"
-            known: Calibration = replace(fitted.calibration, exact=False, note=note)
-            return known
-        null: Calibration = fitted.calibration
-        if fitted.training["held_out"] == 0 and len(scores) - fitted.training["items"] < MIN_ROWS:
-            return null  # there are too few items that training has not seen for a null of its own
-        return wider(fit_null(scores, fitted.training["contamination"]), null)
-
-    identity = {"name": name, "method": settings.method.name, "hash": hashlib.sha256(fitted.graph).hexdigest()}
-    with reporter.phase("scoring", len(dataset)) as task:
-        return score_dataset(
-            dataset, session, fitted.spec, out, calibrate, rule, given, identity, fitted.warnings, task.update,
-            alpha_facts(fitted.training),
-        )  # fmt: skip
-
-
-def _write(path: Path, dataset: Dataset, settings: Any, fitted: Any, table: ScoreTable) -> None:
-    from anoaudit.model.artefact import write_model
-    from anoaudit.model.card import render_card
-    from anoaudit.model.manifest import Manifest
-
-    manifest = Manifest(
-        method=settings.method.name, options=fitted.options, input=fitted.spec, outputs=fitted.outputs,
-        calibration=fitted.calibration.to_json(), training=fitted.training,
-        data={"name": dataset.name, "fingerprint": table.summary.fingerprint, "rows": table.summary.rows,
-              "id_column": settings.id_column, "image_column": getattr(dataset, "column", None)},
-        parity=fitted.parity, opset=fitted.opset, versions=fitted.versions, backbone=fitted.backbone,
-        warnings=fitted.warnings, anoaudit=__version__,
-    )  # fmt: skip
-    write_model(path, manifest, fitted.graph, fitted.calibration, table.path, render_card(manifest, path.name))
 
 
 def _sources(dataset: Dataset, truth: str | None) -> tuple[Path, ...]:

@@ -35,7 +35,7 @@ from image_sets import ARGUMENTS, CIFAR, DEV, RATIOS, WEIGHTS, backbone, familie
 from peer_detectors import EMBEDDING
 from torch import Tensor, nn
 
-from anoaudit import api
+from anoaudit.auditing import audit
 from anoaudit.data.source import open_dataset
 from anoaudit.data.tables import ColumnOptions
 from anoaudit.methods.loe.options import LoeOptions
@@ -97,7 +97,7 @@ def without_export(family: str) -> Iterator[None]:
     place = "anoaudit.training.fitting."
     with (
         mock.patch(place + "export", export), mock.patch("anoaudit.methods.loe.method.export", export),
-        mock.patch(place + "Session", TorchSession), mock.patch("anoaudit.model.session.Session", TorchSession),
+        mock.patch(place + "Session", TorchSession), mock.patch("anoaudit.auditing.Session", TorchSession),
         mock.patch(place + "check_parity", return_value={}), mock.patch(place + "opset_of", return_value=0),
         mock.patch(place + "_backbone", return_value=(memo, {}, [])),
     ):  # fmt: skip
@@ -116,7 +116,7 @@ def default_table(family: str, folder: Path, seed: int) -> pl.DataFrame:
     with tempfile.TemporaryDirectory() as name, without_export(family):
         fitted = fit_detector(dataset, chosen, Path(name, "part"), False, lambda *_: False, Reporter())
         out = Path(name, "scores.parquet")
-        api._audit("m", dataset, chosen, fitted, out, make_rule(None, None, None), False, Reporter())
+        audit("m", dataset, chosen, fitted, out, make_rule(None, None, None), False, Reporter())
         return pl.read_parquet(out)
 
 

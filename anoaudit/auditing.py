@@ -1,0 +1,67 @@
+"""After a fit: the one final model ranks the data that it was fitted on, and the model directory is written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from anoaudit import __version__
+from anoaudit.data.items import Dataset
+from anoaudit.model.alpha import alpha_facts
+from anoaudit.model.artefact import write_model
+from anoaudit.model.calibration import MIN_ROWS, Calibration, fit_null, wider
+from anoaudit.model.card import render_card
+from anoaudit.model.manifest import Manifest
+from anoaudit.model.session import Session
+from anoaudit.progress import Reporter
+from anoaudit.scoring.decisions import Rule
+from anoaudit.scoring.scorer import score_dataset
+from anoaudit.scoring.table import ScoreTable
+from anoaudit.training.fitting import FitSettings, Fitted
+
+
+def audit(
+    name: str,
+    dataset: Dataset,
+    settings: FitSettings,
+    fitted: Fitted,
+    out: Path,
+    rule: Rule,
+    given: Sequence[str],
+    reporter: Reporter,
+) -> ScoreTable:
+    """Rank all of the data with the one final model; the score table lies at `out`. `given`: which of label, truth are known."""
+    session = Session(fitted.graph, settings.device)
+
+    def calibrate(scores: Any) -> Calibration:
+        if fitted.calibration.kind == "conformal-clean":
+            note = "exact for new normal data, an estimate for the items trained on"
+            known: Calibration = replace(fitted.calibration, exact=False, note=note)
+            return known
+        null: Calibration = fitted.calibration
+        if fitted.training["held_out"] == 0 and len(scores) - fitted.training["items"] < MIN_ROWS:
+            return null  # there are too few items that training has not seen for a null of its own
+        return wider(fit_null(scores, fitted.training["contamination"]), null)
+
+    identity = {"name": name, "method": settings.method.name, "hash": hashlib.sha256(fitted.graph).hexdigest()}
+    with reporter.phase("scoring", len(dataset)) as task:
+        return score_dataset(
+            dataset, session, fitted.spec, out, calibrate, rule, given, identity, fitted.warnings, task.update,
+            alpha_facts(fitted.training),
+        )  # fmt: skip
+
+
+def write(path: Path, dataset: Dataset, settings: FitSettings, fitted: Fitted, table: ScoreTable) -> None:
+    """The model directory: graph, calibration, manifest, card and the audit's score table."""
+    manifest = Manifest(
+        method=settings.method.name, options=fitted.options, input=fitted.spec, outputs=fitted.outputs,
+        calibration=fitted.calibration.to_json(), training=fitted.training,
+        data={"name": dataset.name, "fingerprint": table.summary.fingerprint, "rows": table.summary.rows,
+              "id_column": settings.id_column, "image_column": getattr(dataset, "column", None)},
+        parity=fitted.parity, opset=fitted.opset, versions=fitted.versions, backbone=fitted.backbone,
+        warnings=fitted.warnings, anoaudit=__version__,
+    )  # fmt: skip
+    write_model(path, manifest, fitted.graph, fitted.calibration, table.path, render_card(manifest, path.name))
