@@ -30,10 +30,12 @@ class ImageInput:
 
     `spatial`: a frozen backbone's maps of these strides; `pooled`: its vectors, one an image (the method may `unfreeze` it);
     `pixels`: squares of `size` pixels a side, for a network of the method's own, or around the named backbone's maps of stride
-    `encoder`. `fit`: whether a picture is stretched to the size, or keeps its proportions with a margin.
+    `encoder`; with `tile` both see tiles of so many pixels a side. `fit`: whether a picture is stretched to the size, or keeps its
+    proportions with a margin.
     `trainable`: maps of these strides of a CNN that the method trains, untrained at `size` and by the name `network`, or pretrained
     where --backbone or --weights name it.
     `pretrained`: only a pretrained network will do.
+    `strides_option` is the `--set` option that names the strides (`depth`: how often two make one), None where none does.
     """
 
     kind: Literal["spatial", "pooled", "pixels", "trainable"]
@@ -43,6 +45,28 @@ class ImageInput:
     fit: Literal["stretch", "pad"] = "stretch"
     network: str | None = None
     pretrained: bool = False
+    tile: int | None = None
+    strides_option: str | None = "strides"
+
+    def side_hint(self, side: int, own: int) -> str:
+        """What to do where a network does not take `side` pixels a side; `own` is what it is made for."""
+        if side == own:
+            return "name another --backbone" if self.network is None else "name another --set encoder"
+        if self.tile is not None:
+            return f"--set tile={own} --set size={own * max(1, round((self.size or own) / own))}"
+        way = "--backbone-arg" if self.size is None and self.network is None else "--set"
+        return f"{way} size={own}, which it is made for"
+
+    def strides_hint(self, strides: Sequence[int], has: Sequence[int]) -> str:
+        """What to do where a network has no map of one of these strides; it has those of `has`."""
+        line = f"it has {', '.join(map(str, has))}: "
+        if self.strides_option is None:
+            return line + "name another --backbone"
+        if self.strides_option == "depth":
+            near = min(has, key=lambda stride: abs(math.log2(stride / strides[0])))
+            return f"{line}--set depth={round(math.log2(near))}"
+        fitting = [stride for stride in strides if stride in has] or [has[len(has) // 2]]
+        return f"{line}--set {self.strides_option}={','.join(map(str, fitting))}"
 
 
 def parse_value(text: str) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from anoaudit.errors import AuditError, UsageError
 from anoaudit.nets.weights import fetch_weights, hub_reachable, is_cached, read_weights
+from anoaudit.options import ImageInput
 
 #: ImageNet weights of torchvision (BSD-3): small, without tricks in its training that flatten mid-level features.
 DEFAULT = "resnet18.tv_in1k"
@@ -20,6 +21,10 @@ WAYS_OUT_REQUIRED = WAYS_OUT.replace(
     "use --backbone none", "use a method that needs no network's weights, --method loe say"
 )
 INPUT_KEYS = ("mean", "std", "size")
+#: Arguments of timm's own that would choose weights or another output: not the user's to give, nor a file's.
+RESERVED = (
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only", "out_indices",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,14 @@ class TimmBackbone(nn.Module):
     """
 
     def __init__(
-        self, net: nn.Module, height: int, width: int, mean: list[float], std: list[float], strides: list[int] | None
+        self,
+        net: nn.Module,
+        height: int,
+        width: int,
+        mean: list[float],
+        std: list[float],
+        strides: list[int] | None,
+        wanted: ImageInput | None = None,
     ):
         super().__init__()
         self.net = net.eval().requires_grad_(False)
@@ -53,7 +65,7 @@ class TimmBackbone(nn.Module):
         self.height, self.width = height, width
         self.register_buffer("mean", torch.tensor(mean)[:, None, None] * 255.0)
         self.register_buffer("std", torch.tensor(std)[:, None, None] * 255.0)
-        self.stages = None if strides is None else stages_of(net, strides)
+        self.stages = None if strides is None else stages_of(net, strides, wanted)
         example = torch.zeros(1, height, width, 3, dtype=torch.uint8)
         with torch.no_grad():
             if self.stages is None:
@@ -110,30 +122,42 @@ class TimmBackbone(nn.Module):
         return torch.cat(same, dim=1)
 
 
-def stages_of(net: nn.Module, strides: list[int]) -> list[int]:
-    """Indices of the deepest stages with these strides; for a plain transformer, evenly spaced depths instead."""
+def stages_of(net: nn.Module, strides: list[int], wanted: ImageInput | None = None) -> list[int]:
+    """Indices of the deepest stages with these strides; for a plain transformer, evenly spaced depths instead.
+
+    Raises UsageError for a stride that the network has not; how another is chosen is for `wanted` to say.
+    """
+    wanted = wanted or ImageInput("spatial", tuple(strides))
     info = getattr(net, "feature_info", None)
     if info is None or not hasattr(net, "forward_intermediates"):
-        raise UsageError(
-            "this backbone offers no intermediate maps", "use --set features=pooled, or another --backbone"
+        way = (
+            "use --set features=pooled, or another --backbone" if wanted.kind == "spatial" else "use another --backbone"
         )
+        raise UsageError("this backbone offers no intermediate maps", way)
     reductions = [entry["reduction"] for entry in info]
     if len(set(reductions)) == 1:
         return sorted({len(reductions) * k // (len(strides) + 1) for k in range(1, len(strides) + 1)})
     missing = [s for s in strides if s not in reductions]
     if missing:
         raise UsageError(
-            f"the backbone has no stage of stride {missing[0]}", f"it has {sorted(set(reductions))}; see --set strides"
+            f"the backbone has no stage of stride {missing[0]}", wanted.strides_hint(strides, sorted(set(reductions)))
         )
     return sorted(len(reductions) - 1 - reductions[::-1].index(s) for s in set(strides))
 
 
+def own_side(net: nn.Module) -> int:
+    """Pixels a side of the images that the network is made for."""
+    size = getattr(getattr(net, "patch_embed", None), "img_size", None)  # follows --backbone-arg img_size=
+    return int(size[-1] if size else net.pretrained_cfg["input_size"][-1])  # type: ignore[index]
+
+
 def make_backbone(
-    options: BackboneOptions, strides: list[int] | None, required: bool = False
+    options: BackboneOptions, strides: list[int] | None, required: bool = False, wanted: ImageInput | None = None
 ) -> tuple[TimmBackbone, dict[str, Any]] | None:
     """The network with its weights and what the manifest says of it; None when no default weights are to be had.
 
-    Raises AuditError when an explicit or `required` backbone's weights are missing, UsageError for unknown names or arguments.
+    `wanted` is what the method said of images: the hints of errors name its options. Raises AuditError when an explicit or
+    `required` backbone's weights are missing, UsageError for unknown names or arguments.
     """
     import timm  # not at the top: tables never pay for it
 
@@ -153,16 +177,14 @@ def make_backbone(
         weights = fetch_weights(name, net, config, WAYS_OUT_REQUIRED if required else WAYS_OUT)
     weights.load_into(net, name)
     mean, std = (_three(inputs.get(key, weights.inputs.get(key, config.get(key)))) for key in ("mean", "std"))
-    size = inputs.get("size", weights.inputs.get("size", config["input_size"][-1]))
+    size = inputs.get("size", weights.inputs.get("size", own_side(net)))
     height, width = size if isinstance(size, list | tuple) else (size, size)
     try:
-        backbone = TimmBackbone(net, int(height), int(width), mean, std, strides)
+        backbone = TimmBackbone(net, int(height), int(width), mean, std, strides, wanted)
     except UsageError:
         raise
     except Exception as error:  # a size that the architecture cannot take shows in many ways
-        raise UsageError(
-            f"backbone {name} cannot take {height}×{width} images: {_line(error)}", "see --backbone-arg size="
-        ) from error
+        raise cannot_take(f"backbone {name}", net, int(height), int(width), wanted, error) from error
     description = {
         "name": name,
         "weights": {"source": weights.source, "sha256": weights.sha256, "license": weights.license},
@@ -172,23 +194,46 @@ def make_backbone(
     return backbone, description
 
 
+def cannot_take(
+    who: str, net: nn.Module, height: int, width: int, wanted: ImageInput | None, error: BaseException
+) -> UsageError:
+    """That a network does not take images of this size, and which it takes."""
+    side = height if height == width else 0
+    hint = (wanted or ImageInput("spatial")).side_hint(side, own_side(net))
+    return UsageError(f"{who} cannot take {height}×{width} images: {_line(error)}", hint)
+
+
 def create(timm: Any, name: str, arguments: dict[str, Any]) -> Any:
     """An untrained timm network without classifier. Raises UsageError for names and arguments that timm does not take."""
     if ":" in name:  # timm would fetch the description of an hf-hub: model, retrying for most of a minute
         raise UsageError(
             f"--backbone {name} is no name of a timm model", "name a timm model, and its file with --weights"
         )
+    for key in RESERVED:
+        if key in arguments:
+            raise UsageError(f"--backbone-arg {key} is not to be given", "leave it out; weights are named by --weights")
+    if arguments.get("in_chans", 3) != 3:
+        raise UsageError(f"--backbone-arg in_chans={arguments['in_chans']}: images enter as RGB", "leave it out")
     try:
         return timm.create_model(name, pretrained=False, **{"num_classes": 0, **arguments})
     except RuntimeError as error:
-        if not timm.is_model(name.split(".")[0]):
-            near = timm.list_models(f"*{name.split('.')[0][:6]}*")[:5]
+        bare = name.split(".")[0]
+        if not timm.is_model(bare):
+            near = timm.list_models(f"*{bare[:6]}*")[:5]
             raise UsageError(
                 f"timm has no model {name!r}", f"similar: {', '.join(near) or 'no name; see timm.list_models()'}"
             ) from error
-        raise UsageError(f"backbone {name}: {_line(error)}", "see --backbone-arg") from error
+        way = f"--backbone {bare}" if bare != name else _without(arguments, error)
+        raise UsageError(f"backbone {name}: {_line(error)}", way) from error
     except (TypeError, ValueError, AssertionError) as error:
-        raise UsageError(f"backbone {name} does not take {arguments}: {_line(error)}", "see --backbone-arg") from error
+        raise UsageError(
+            f"backbone {name} does not take {arguments}: {_line(error)}", _without(arguments, error)
+        ) from error
+
+
+def _without(arguments: dict[str, Any], error: BaseException) -> str:
+    named = [key for key in arguments if f"'{key}'" in str(error)] or list(arguments)
+    return f"leave {' or '.join(named)} out of --backbone-arg" if named else "use another --backbone"
 
 
 def _three(value: Any) -> list[float]:

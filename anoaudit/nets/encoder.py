@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from anoaudit.errors import UsageError
-from anoaudit.nets.backbones import BackboneOptions, create, make_backbone, stages_of
+from anoaudit.nets.backbones import BackboneOptions, cannot_take, create, make_backbone, stages_of
 from anoaudit.options import ImageInput
 
 #: Residual networks that a CPU can train (our choice): resnet18 with one block a stage and these channels.
@@ -65,10 +65,12 @@ def make_trainable(wanted: ImageInput, asked: BackboneOptions) -> tuple[Encoder,
     if wanted.network is not None:
         raise UsageError(
             f"--set encoder={wanted.network} is trained from scratch and takes no --backbone or --weights",
-            "leave one of the two out",
+            "leave --backbone and --weights out",
         )
     size = {} if wanted.size is None else {"size": wanted.size}
-    made = make_backbone(replace(asked, arguments={**asked.arguments, **size}), list(wanted.strides))
+    if size and asked.arguments.get("size", wanted.size) != wanted.size:
+        raise UsageError("--set size and --backbone-arg size are both given, and differ", "leave one of the two out")
+    made = make_backbone(replace(asked, arguments={**asked.arguments, **size}), list(wanted.strides), wanted=wanted)
     assert made is not None  # None is for the default's weights
     backbone, facts = made
     assert backbone.stages is not None
@@ -92,9 +94,11 @@ def _untrained(wanted: ImageInput) -> tuple[Encoder, dict[str, Any]]:
         keep_resolution(net, untrained=True)
     mean, std = (torch.full((3, 1, 1), value) for value in SCRATCH)
     try:
-        encoder = Encoder(net, stages_of(net, list(wanted.strides)), size, size, mean, std)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise UsageError(f"encoder {name} cannot take {size}×{size} images", "see --set size") from error
+        encoder = Encoder(net, stages_of(net, list(wanted.strides), wanted), size, size, mean, std)
+    except UsageError:
+        raise
+    except Exception as error:  # a size that the architecture cannot take shows in many ways
+        raise cannot_take(f"encoder {name}", net, size, size, wanted, error) from error
     facts = {
         "name": "none",
         "recipe": f"{name}, trained from scratch",

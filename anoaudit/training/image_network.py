@@ -40,16 +40,18 @@ def image_network(
     if wanted.kind == "trainable":
         return *make_trainable(wanted, asked), []
     if wanted.size is not None and wanted.encoder is not None:
-        return *make_encoder(wanted.size, wanted.encoder, asked), []
+        return *make_encoder(wanted, asked), []
     if wanted.size is not None:
-        return *make_pixels(wanted.size, asked), []
+        return *make_pixels(wanted, asked), []
     if wanted.pretrained and asked.from_scratch:
         raise UsageError(
             f"--method {settings.method.name} needs a pretrained network",
             "name one with --backbone, and its --weights FILE",
         )
     if not asked.from_scratch:
-        made = make_backbone(asked, list(wanted.strides) if wanted.kind == "spatial" else None, wanted.pretrained)
+        made = make_backbone(
+            asked, list(wanted.strides) if wanted.kind == "spatial" else None, wanted.pretrained, wanted
+        )
         if made is not None:
             return made[0], made[1], []
         warning = "no pretrained weights at hand (no network, empty cache): using the from-scratch recipe, as --backbone none does"

@@ -210,3 +210,24 @@ def test_options_that_nothing_would_heed(run: Run, tmp_path: Path) -> None:
     size = ["--backbone", "test_resnet", "--backbone-arg", "size=64"]
     twice = run("fit", tmp_path / "img", "--method", "lamp", *size, "-o", tmp_path / "m")
     assert (twice.code, "--set size" in twice.err) == (2, True)
+
+
+def test_a_transformer_of_fixed_size_sees_tiles(run: Run, tmp_path: Path) -> None:
+    """The hint names a tile and a size that it takes, and with them it is fitted and scores."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    net = timm.create_model("test_vit", num_classes=0, img_size=32, dynamic_img_size=False)
+    facts = {"arch": "test_vit", "kwargs": "img_size=32,dynamic_img_size=false"}
+    save_file(net.state_dict(), tmp_path / "w.safetensors", facts)
+    labels = strips(tmp_path / "p", count=24)
+    known = ("--labels", labels, "--set", "epochs=2", "--weights", tmp_path / "w.safetensors", "-o", tmp_path / "m")
+    refused = run("fit", tmp_path / "p", "--method", "lamp", *known, "--set", "size=96", "--set", "tile=48")
+    assert (refused.code, "--set tile=32 --set size=96" in refused.err) == (2, True), refused.err
+    done = run("fit", tmp_path / "p", "--method", "lamp", *known, "--set", "size=96", "--set", "tile=32")
+    assert done.code == 0, done.err
+    manifest = json.loads((tmp_path / "m" / "manifest.json").read_text())
+    assert (manifest["backbone"]["size"], manifest["parity"]["decisions_changed"]) == ([32, 32], 0)
+    assert run("score", tmp_path / "p", "-m", tmp_path / "m").code == 0

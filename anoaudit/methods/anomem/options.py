@@ -108,7 +108,7 @@ class AnoMemOptions:
     @property
     def images(self) -> ImageInput:
         """How images are seen."""
-        return ImageInput("trainable", self.scales, self.size, network=self.encoder)
+        return ImageInput("trainable", self.scales, self.size, network=self.encoder, strides_option="scales")
 
     def for_data(self, kind: str) -> AnoMemOptions:
         """With everything filled in that the recipe decides. Raises UsageError for a table."""

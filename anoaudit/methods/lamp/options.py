@@ -77,7 +77,10 @@ class LampOptions:
     @property
     def images(self) -> ImageInput:
         """How images are seen."""
-        return ImageInput("pixels", size=self.size or 128, encoder=1 << (self.depth or 4), fit=self.fit or "pad")
+        return ImageInput(
+            "pixels", size=self.size or 128, encoder=1 << (self.depth or 4), fit=self.fit or "pad", tile=self.tile,
+            strides_option="depth",
+        )  # fmt: skip
 
     def for_data(self, kind: str) -> LampOptions:
         """With everything filled in for this kind of data (`table` or `images`). Raises UsageError where options do not fit."""

@@ -101,7 +101,7 @@ class LoeOptions:
         if self.detector == "mhrot":
             return ImageInput("pixels", size=self.size or 32)
         if self.detector == "autoencoder":
-            return ImageInput("pixels", size=self.size or 128, encoder=16, fit="pad")
+            return ImageInput("pixels", size=self.size or 128, encoder=16, fit="pad", strides_option=None)
         return ImageInput("pooled") if self.features == "pooled" else ImageInput("spatial", self.strides)
 
     def for_data(self, kind: str) -> LoeOptions:
