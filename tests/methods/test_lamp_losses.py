@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from anoaudit.data.items import ColumnRule, TableSpec
 from anoaudit.methods.lamp.amplifier import LARGEST, amplify, training_loss
-from anoaudit.methods.lamp.heads import ImageReconstruction, Reconstruction
+from anoaudit.methods.lamp.heads import ImageReconstruction, Reconstruction, RowReconstruction
 from anoaudit.methods.lamp.metrics import C1, C2, GMS_C, SIGMA, TINY, Metric
+from anoaudit.methods.lamp.options import LampOptions
 from anoaudit.nets.autoencoders import ConvAutoencoder
+from anoaudit.nets.table_input import TableInput
 
 
 def pictures(seed: int, *shape: int) -> Tensor:
@@ -34,6 +37,12 @@ def test_small_errors_are_hardly_amplified_and_large_ones_are(kind, power, ell) 
     amplify(error, kind).sum().backward()
     assert error.grad is not None
     assert float(error.grad) == pytest.approx((1 - ell) ** -power, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["log", "odds"])
+def test_errors_near_nothing_are_not_lost(kind) -> None:
+    for ell in (1e-9, 3e-7, 1e-5):
+        assert float(amplify(torch.tensor([ell]), kind)) == pytest.approx(ell, rel=2e-5)
 
 
 @pytest.mark.parametrize("kind", ["log", "odds"])
@@ -163,6 +172,21 @@ def test_loe_trains_the_error_and_its_inverse_in_units_of_the_datas_spread() -> 
     assert torch.allclose(normal, (x - head.net(x)).square().mean((1, 2, 3)) / spread, rtol=1e-4)
     assert torch.allclose(anomaly, 1 / (normal + 0.1))
     assert float(head.unit) == pytest.approx(float(spread))
+
+
+def test_loe_takes_rows_in_units_of_their_columns_errors() -> None:
+    """Against the mean row a number's error is its variance, a category's half the sum of its levels' variances."""
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.uniform(0, 1, 200), rng.integers(0, 3, 200).astype(float)], axis=1)
+    rules = (ColumnRule("a", "numeric"), ColumnRule("b", "categorical", ("x", "y", "z")))
+    spec = TableSpec(rules)
+    inlet = TableInput(spec, rows, "interval")
+    head = RowReconstruction(spec, inlet, LampOptions().for_data("table"))
+    features = inlet(torch.from_numpy(rows))
+    head.start(features)
+    variance = features.var(0, correction=0)
+    assert float(head.unit) == pytest.approx(float((variance[0] + variance[1:].sum() / 2) / 2), rel=1e-4)
+    assert torch.allclose(head.losses(features)[0], head.errors(features).mean(1) / head.unit)
 
 
 def test_the_score_is_the_mean_of_the_worst_share() -> None:

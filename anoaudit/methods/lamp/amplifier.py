@@ -22,8 +22,8 @@ def amplify(error: Tensor, kind: Kind) -> Tensor:
         ell = error.float()
         if kind == "none":
             return ell
-        rest = 1.0 - ell.clamp(max=LARGEST)
-        return -torch.log(rest) if kind == "log" else 1.0 / rest - 1.0
+        ell = ell.clamp(max=LARGEST)
+        return -torch.log1p(-ell) if kind == "log" else ell / (1.0 - ell)  # not 1 − ℓ first: that loses errors near 0
 
 
 def training_loss(error: Tensor, kind: Kind = "log", level: Level = "element") -> Tensor:

@@ -35,12 +35,16 @@ class Reconstruction(nn.Module):
     @torch.no_grad()
     def start(self, x: Tensor) -> None:
         """LOE's losses are in units of the error that the items' mean makes (our choice: else L_a's 0.1 hides small errors)."""
-        self.unit.copy_(self.metric(x, x.mean(0, keepdim=True).expand_as(x)).mean().clamp_min(1e-6))
+        self.unit.copy_(self.between(x, x.mean(0, keepdim=True).expand_as(x)).mean().clamp_min(1e-6))
+
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
+        """The error of each element of reconstructions y, [B, …]."""
+        found: Tensor = self.metric(x, y)
+        return found
 
     def errors(self, x: Tensor) -> Tensor:
         """Of each element, [B, …]."""
-        found: Tensor = self.metric(x, self.net(x))
-        return found
+        return self.between(x, self.net(x))
 
     def training_errors(self, x: Tensor) -> Tensor:
         """The errors that a step is taken by."""
@@ -78,9 +82,9 @@ class RowReconstruction(Reconstruction):
         columns[torch.arange(inlet.width), torch.tensor(owner)] = torch.tensor(share)
         self.register_buffer("columns", columns)
 
-    def errors(self, x: Tensor) -> Tensor:
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
         """Of each column, float32[B, D]."""
-        found = super().errors(x)
+        found = super().between(x, y)
         with torch.autocast(x.device.type, enabled=False):
             return found @ self.columns
 
@@ -105,7 +109,7 @@ class ImageReconstruction(Reconstruction):
         self.smooth = smooth
 
     def training_errors(self, x: Tensor) -> Tensor:
-        """Of tiled images some tiles at random, at least one an image: all of them would fill the memory."""
+        """Of tiled images some tiles at random, as many as images at least: all would fill the memory. Each counts as a sample."""
         if not isinstance(self.net, Tiled):
             return self.errors(x)
         tiles = self.net.tiles(x)

@@ -37,12 +37,6 @@ def fit(items: TrainingItems, options: LampOptions, trainer: Trainer) -> nn.Modu
             f"lamp learns from what is not labelled 1 (anomaly): {count} of {len(items)} items are too few",
             f"give at least {FEWEST}",
         )
-    count = int((items.labels != 1).sum())
-    if count < FEWEST:
-        raise UsageError(
-            f"lamp learns from what is not labelled 1 (anomaly): {count} of {len(items)} items are too few",
-            f"give at least {FEWEST}",
-        )
     if trainer.sensitivity:
         raise UsageError("--alpha-sensitivity: lamp does not train with the contamination", "leave it out, or use loe")
     if items.split.labels[items.mask].min(initial=0) < 0:
