@@ -66,9 +66,14 @@ def _fit_command(model: Model, source: str, rule: Iterable[str]) -> str:
     if "alpha_sensitivity" in training:
         options.append("--alpha-sensitivity")
     if training.get("train_on") == "normal":
-        options += ["--train-on", "normal", "--labels", "LABELS"]
+        options += ["--train-on", "normal"]
+    if training.get("train_on") == "normal" or "labelled" in training:
+        options += ["--labels", "LABELS"]
     if manifest.backbone is not None:
         options += ["--backbone", str(manifest.backbone["name"])]
+        file = str(manifest.backbone.get("weights", {}).get("source") or "")
+        if file.endswith(".safetensors"):  # of a hub it is the repository
+            options += ["--weights", file]
     if manifest.data.get("id_column"):
         options += ["--id-column", str(manifest.data["id_column"])]
     if manifest.data.get("image_column"):

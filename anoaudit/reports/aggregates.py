@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +19,10 @@ from anoaudit.scoring.table import READABLE, UNREADABLE, ScoreTable
 
 @dataclass(frozen=True)
 class Bin:
-    """One bar: readable items with a score from `low` up, and how many of them are flagged."""
+    """One bar: readable items with a score from `low` to under `high` (the last: to `high`), and how many are flagged."""
 
     low: float
+    high: float
     items: int
     flagged: int
 
@@ -41,9 +44,10 @@ class Spread:
         return bool(counts) and max(counts) > 50 * min(counts)
 
     @property
-    def long_tail(self) -> bool:
-        """Whether the last bin is open, gathering what lies far above the others."""
-        return len(self.bins) > 2 and self.high - self.bins[-1].low > 2 * (self.bins[-1].low - self.bins[-2].low)
+    def wider(self) -> list[Bin]:
+        """The outer bins that gather what lies far off: more than twice as wide as most."""
+        usual = median(b.high - b.low for b in self.bins)
+        return [b for b in self.bins if b.high - b.low > 2 * usual]
 
     def above_median(self, score: float) -> float:
         """Where a score lies between the median (0 and below) and the highest score (1)."""
@@ -94,13 +98,15 @@ def spread(table: ScoreTable, bins: int = 14) -> Spread | None:
         low=float(score.min()),
         median=float(np.median(score)),
         high=float(score.max()),
-        bins=[Bin(float(e), int(n), int(f)) for e, n, f in zip(edges[:-1], items, marked, strict=True)],
+        bins=[
+            Bin(float(a), float(b), int(n), int(f)) for (a, b), n, f in zip(pairwise(edges), items, marked, strict=True)
+        ],
         cut=cut,
     )
 
 
 def groups(table: ScoreTable) -> list[Group]:
-    """Every group, the largest share of flagged items first."""
+    """Every group, the largest share of flagged items first, then the highest median score."""
     readable = pl.col("status") == READABLE
     frame = (
         table.lazy()
@@ -114,9 +120,16 @@ def groups(table: ScoreTable) -> list[Group]:
         .collect()
     )
     found = [Group(**row) for row in frame.iter_rows(named=True)]
-    return sorted(
-        found, key=lambda g: (-g.flagged / max(1, g.readable), -g.flagged, g.group is not None, g.group or "")
-    )
+
+    def order(g: Group) -> tuple[float, float, bool, str]:
+        return (
+            -g.flagged / max(1, g.readable),
+            math.inf if g.median is None else -g.median,
+            g.group is not None,
+            g.group or "",
+        )
+
+    return sorted(found, key=order)
 
 
 def unreadable(table: ScoreTable, n: int = 10) -> list[tuple[str, str]]:

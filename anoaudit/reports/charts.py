@@ -48,6 +48,11 @@ class Histogram:
     table: list[tuple[str, str, int, int]]
     plot: int = PLOT
 
+    @property
+    def flagged(self) -> bool:
+        """Whether any bar is."""
+        return any(bar.flagged for bar in self.bars)
+
 
 def histogram(scores: Spread, threshold: float | None) -> Histogram:
     """Bars of equal width, one for each bin: the outer bins hold what lies far off, however far."""
@@ -149,13 +154,14 @@ def _strip(strip: Strip, low: float, high: float, threshold: float | None) -> St
 
 def intervals(found: Timeline) -> list[tuple[str, str, str, str, str, str]]:
     """The worst intervals in words: group, from, to, peak at, peak score, items."""
+    score = words.numbers(i.peak_score for i in found.intervals)
     return [
         (
             words.group_name(i.group),
             words.clock(i.start),
             words.clock(i.end),
             words.clock(i.peak_time),
-            words.number(i.peak_score),
+            score(i.peak_score),
             f"{i.frames:,}",
         )
         for i in found.intervals

@@ -113,6 +113,15 @@ class Look:
             return value
         return _fit(value, width - len(self.ellipsis)).rstrip(" ,") + self.ellipsis
 
+    def entries(self, value: str, width: int) -> str:
+        """The text within `width` cells, of its entries (separated by commas) the last ones left out whole."""
+        value = self.safe(value)
+        parts = value.split(", ")
+        while cell_len(value) > width and len(parts) > 1:
+            parts.pop()
+            value = f"{', '.join(parts)} {self.ellipsis}"
+        return self.end(value, width)
+
     def bar(self, part: float, width: int) -> str:
         """A bar of `part` (0 to 1) of `width` cells; something is never drawn as nothing."""
         eighths = max(round(min(1.0, max(0.0, part)) * width * 8), 1 if part > 0 else 0)
@@ -135,6 +144,8 @@ def share_out(room: int, needs: Sequence[int]) -> list[int]:
 
     The least needy is served first and leaves the rest to others; where two must be cut, the first gets three fifths.
     """
+    if sum(needs) <= room:
+        return list(needs)
     widths = [0] * len(needs)
     waiting = sorted(range(len(needs)), key=lambda i: needs[i])
     for place in list(waiting):

@@ -34,8 +34,9 @@ def markdown(table: ScoreTable, top: int = 20) -> str:
     blocks += _groups(table)
     blocks += _unreadable(table)
     blocks += _metrics(table)
-    if table.summary.notes:
-        blocks += ["### Notes", "\n".join(f"* {_text(note)}" for note in table.summary.notes)]
+    notes = words.notes(table.summary)
+    if notes:
+        blocks += ["### Notes", "\n".join(f"* {_text(note)}" for note in notes)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -82,7 +83,9 @@ def _ranking(table: ScoreTable, top: int) -> list[str]:
         rows.append([*cells, *(shown[name] for name in optional)])
     hidden = table.summary.flagged - int(frame["flagged"].sum())
     listed = f"{frame.height:,} of {table.summary.readable:,} readable items."
-    return ["### Most anomalous", listed, _table([*head, *optional], rows, (0, 1, 2)), *_more(hidden, "more flagged")]
+    key = [f"{_text(text)}." for text in (words.why_key(frame["why"]),) if text]
+    body = _table([*head, *optional], rows, (0, 1, 2))
+    return ["### Most anomalous", listed, body, *_more(hidden, "more flagged"), *key]
 
 
 def _histogram(table: ScoreTable) -> list[str]:
@@ -98,10 +101,8 @@ def _histogram(table: ScoreTable) -> list[str]:
             lines.append(cut)
         bar = "█" * max(round(scores.length(part.items) * _BAR), 1 if part.items else 0)
         flagged = "flagged" if part.flagged == part.items else f"({part.flagged:,} flagged)"
-        count = f"{bar} {part.items:,} {flagged if part.flagged else ''}"
+        count = f"{bar} {part.items:,} {flagged if part.flagged else ''}".rstrip() + words.bin_remark(part, scores)
         lines.append(f"{label(part.low):>{edge}}  {count if part.items else ''}".rstrip())
-    if scores.long_tail:
-        lines[-1] += f", up to {words.number(scores.high)}"
     if scores.cut == len(scores.bins):
         lines.append(cut)
     remark = words.spread(scores.low, scores.median, scores.high).capitalize()

@@ -40,9 +40,10 @@ def render(table: ScoreTable, console: Console, top: int = 20) -> None:
     _unreadable(table, look)
     if figures:
         _metrics(figures, look)
-    if table.summary.notes:
+    notes = words.notes(table.summary)
+    if notes:
         look.title("Notes")
-        for note in table.summary.notes:
+        for note in notes:
             look.wrapped(note)
 
 
@@ -62,15 +63,14 @@ def _ranking(table: ScoreTable, scores: Spread, look: Look, top: int) -> None:
     marked = f", {look.mark} is flagged" if any(row["flagged"] for row in rows) else ""
     look.title("Most anomalous", f"{len(rows):,} of {table.summary.readable:,}{marked}")
     score = words.numbers(row["score"] for row in rows)
-    bar = 6 if look.width < 100 else 12
     hues = [_FLAGGED if row["flagged"] else _OTHER for row in rows]
     dim = ["dim"] * len(rows)
     columns = [
         Column("#", [f"{row['rank'] or place:,}" for place, row in enumerate(rows, 1)], dim, right=True),
         *([Column("", [look.mark if row["flagged"] else "" for row in rows], hues)] if marked else []),
         Column("score", [score(row["score"]) for row in rows], right=True),
-        Column("", [look.bar(scores.above_median(row["score"]), bar).ljust(bar) for row in rows], hues),
     ]
+    behind_score = len(columns)
     if any(row["p_value"] is not None for row in rows):
         columns.append(Column("p", [words.p_value(row["p_value"]) for row in rows], dim, right=True))
     if any(row.get("truth") is not None for row in rows):
@@ -83,12 +83,23 @@ def _ranking(table: ScoreTable, scores: Spread, look: Look, top: int) -> None:
     if any(row["why"] for row in rows):
         texts["why"] = [row["why"] or "" for row in rows]
     room = look.width - 2 - sum(look.needs(column) + 2 for column in columns) - 2 * (len(texts) - 1)
-    widths = share_out(room, [look.needs(Column(name, cells)) for name, cells in texts.items()])
-    for (name, cells), width in zip(texts.items(), widths, strict=True):
-        cut = look.end if name == "why" else look.middle
+    needs = [look.needs(Column(name, cells)) for name, cells in texts.items()]
+    if sum(needs) + 8 > room and "why" in texts:
+        texts["why"] = [words.shorter_why(text) for text in texts["why"]]
+        needs = [look.needs(Column(name, cells)) for name, cells in texts.items()]
+    bar = _bar(room - sum(needs), look.width)
+    if bar:
+        lengths = [look.bar(scores.above_median(row["score"]), bar).ljust(bar) for row in rows]
+        columns.insert(behind_score, Column("", lengths, hues))
+        room -= bar + 2
+    for (name, cells), width in zip(texts.items(), share_out(room, needs), strict=True):
+        cut = look.entries if name == "why" else look.middle
         columns.append(Column(name, [cut(cell, width) for cell in cells], dim if name == "why" else ()))
     look.columns(columns)
     _more(table.summary.flagged - sum(row["flagged"] for row in rows), "more flagged", look)
+    key = words.why_key(row["why"] for row in rows)
+    if key:
+        look.wrapped(key, "dim")
 
 
 def _histogram(table: ScoreTable, scores: Spread, look: Look) -> None:
@@ -97,18 +108,24 @@ def _histogram(table: ScoreTable, scores: Spread, look: Look) -> None:
     label = words.numbers(b.low for b in scores.bins)
     edges = [label(b.low) for b in scores.bins]
     edge = max(map(len, edges))
-    width = min(60, look.width - 20 - edge)  # the counts stand behind the bars
+    counts = [f" {b.items:,}{words.bin_remark(b, scores)}" if b.items else "" for b in scores.bins]
+    room = look.width - 5 - edge  # the counts stand behind the bars
+    fit = [(room - len(text)) / scores.length(b.items) for b, text in zip(scores.bins, counts, strict=True) if b.items]
+    width = int(min(60, *fit))
     cut = (f"{' ' * edge}  {look.rule} threshold {words.number(table.summary.threshold)} {look.rule}", "yellow")
     for place, part in enumerate(scores.bins):
         if place == scores.cut:
             look.line(cut)
         bar = look.bar(scores.length(part.items), width)
-        count = f" {part.items:,}" if part.items else ""
-        if scores.long_tail and part is scores.bins[-1]:
-            count += f", up to {words.number(scores.high)}"
-        look.line((f"{edges[place]:>{edge}}  ", "dim"), (bar, _FLAGGED if part.flagged else _OTHER), (count, "dim"))
+        hue = _FLAGGED if part.flagged else _OTHER
+        look.line((f"{edges[place]:>{edge}}  ", "dim"), (bar, hue), (counts[place], "dim"))
     if scores.cut == len(scores.bins):
         look.line(cut)
+
+
+def _bar(left: int, width: int) -> int:
+    """The cells of the scores' bars: what the texts leave; on a narrow terminal these come first."""
+    return next((bar for bar in (12, 6) if bar + 2 <= left), 6 if width >= 100 else 0)
 
 
 def _over_time(table: ScoreTable, scores: Spread, look: Look) -> None:
@@ -171,7 +188,7 @@ def _known(table: ScoreTable, look: Look) -> None:
     room = look.width - 2 - sum(look.needs(column) + 2 for column in columns) - 2
     for_id, for_why = share_out(room, [look.needs(Column("id", ids)), look.needs(Column("why", whys))])
     columns.append(Column("id", [look.middle(item, for_id) for item in ids]))
-    columns.append(Column("why", [look.end(why, for_why) for why in whys], ["dim"] * len(rows)))
+    columns.append(Column("why", [look.entries(why, for_why) for why in whys], ["dim"] * len(rows)))
     look.columns(columns)
     _more(found.below - len(rows), "more", look)
 
@@ -180,7 +197,7 @@ def _groups(table: ScoreTable, figures: dict[str, Any] | None, look: Look) -> No
     found = groups(table)
     if len(found) < 2:
         return
-    look.title("Groups", f"{len(found):,}, the largest share of flagged items first")
+    look.title("Groups", words.groups_heading(len(found), table.summary.flagged))
     shown = found[:_GROUPS]
     median = words.numbers(g.median for g in shown)
     columns = [
@@ -189,8 +206,8 @@ def _groups(table: ScoreTable, figures: dict[str, Any] | None, look: Look) -> No
         Column("share", [words.share(g.flagged, g.readable) for g in shown], right=True),
         Column("median score", [median(g.median) for g in shown], right=True),
     ]
-    if figures:
-        aurocs = {part["group"]: part["auroc"] for part in figures["groups"]}
+    aurocs = {part["group"]: part["auroc"] for part in figures["groups"]} if figures else {}
+    if any(value is not None for value in aurocs.values()):
         columns.append(Column("AUROC", [words.metric(aurocs.get(g.group)) for g in shown], right=True))
     room = look.width - 2 - sum(look.needs(column) + 2 for column in columns)
     names = [look.middle(words.group_name(g.group), max(8, room)) for g in shown]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from anoaudit.model.alpha import estimate_line, sensitivity_line
 from anoaudit.scoring.table import Summary
 
 if TYPE_CHECKING:
+    from anoaudit.reports.aggregates import Bin, Spread
     from anoaudit.reports.known import KnownAnomalies
     from anoaudit.reports.timeline import Timeline
 
@@ -34,8 +36,10 @@ def share(part: int, whole: int) -> str:
 
 
 def number(value: float | None) -> str:
-    """One figure on its own, four significant digits."""
-    return MISSING if value is None or not math.isfinite(value) else f"{value:.4g}"
+    """One figure on its own, four significant digits, or whole where that is more."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
 def numbers(values: Iterable[float | None]) -> Callable[[float | None], str]:
@@ -141,6 +145,48 @@ def facts(summary: Summary, timed: bool = False) -> list[tuple[str, str]]:
         *contamination(summary.contamination),
     ]
     return [(name, text) for name, text in found if text and (name, text) != ("threshold", MISSING)]
+
+
+def notes(summary: Summary) -> list[str]:
+    """The notes that the head's line on the calibration does not hold already."""
+    return [printable(note) for note in summary.notes if note != summary.calibration.get("note")]
+
+
+def why_key(whys: Iterable[str | None]) -> str:
+    """What the figures in these rows' `why` are; empty where they have none."""
+    texts = [text for text in whys if text]
+    if any(_PEAK.fullmatch(text) for text in texts):
+        return "peak: where the heat map is highest, in shares of the width and height from the left upper corner"
+    if not texts:
+        return ""
+    key = "why: distance from the training median in robust standard deviations (1.48 MAD)"
+    if any(" = '" in text for text in texts):
+        key += "; a category where it is rare"
+    return key + ("; error: what the model cannot rebuild" if any(" (error " in text for text in texts) else "")
+
+
+def shorter_why(text: str) -> str:
+    """A heat map's peak without the words that the key says."""
+    found = _PEAK.fullmatch(text)
+    return f"x {found[1]}%, y {found[2]}%" if found else text
+
+
+_PEAK = re.compile(r"peak x (\d+) ?%, y (\d+) ?%")  # with a space: as earlier versions wrote it
+
+
+def bin_remark(part: Bin, scores: Spread) -> str:
+    """Behind a bar's count: that its bin is wider than the others, and where it ends."""
+    return f" in a wider bin, to {number(part.high)}" if part.items and part in scores.wider else ""
+
+
+def wider_bins(scores: Spread) -> str:
+    """Which bins of a drawn histogram are wider than the others; empty where none is."""
+    return ", ".join(f"{number(part.low)} to {number(part.high)}" for part in scores.wider if part.items)
+
+
+def groups_heading(count: int, flagged: int) -> str:
+    """Above the groups: how many, and their order."""
+    return f"{count:,}, the {'largest share of flagged items' if flagged else 'highest median score'} first"
 
 
 def spread(low: float, median: float, high: float) -> str:

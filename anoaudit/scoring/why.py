@@ -78,11 +78,11 @@ def _special(value: float, rule: ColumnRule) -> str:
 
 
 def explain_maps(maps: Iterable[npt.NDArray[np.float32]]) -> list[str]:
-    """`peak x 31 %, y 55 %` from the left upper corner; each map is float32[h, w]."""
+    """`peak x 31%, y 55%` from the left upper corner; each map is float32[h, w]."""
     return [_peak(values) for values in maps]
 
 
 def _peak(values: npt.NDArray[np.float32]) -> str:
     height, width = values.shape
     y, x = divmod(int(values.argmax()), width)
-    return f"peak x {100 * (x + 0.5) / width:.0f} %, y {100 * (y + 0.5) / height:.0f} %"
+    return f"peak x {100 * (x + 0.5) / width:.0f}%, y {100 * (y + 0.5) / height:.0f}%"

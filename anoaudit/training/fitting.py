@@ -173,6 +173,9 @@ def _finish(
         "train_on": "normal" if settings.only_normal else "all", "seed": settings.seed, "device": trainer.device.type,
         "precision": "bf16" if trainer.device.type == "cuda" else "float32", "self_check": check, **trainer.facts,
     }  # fmt: skip
+    labels = items.split.labels
+    if (labels != UNLABELLED).any():
+        training["labelled"] = {"anomaly": int((labels == 1).sum()), "normal": int((labels == 0).sum())}
     return Fitted(
         graph, items.spec, outputs, calibration, training, parity, backbone_facts, opset_of(graph), _versions(),
         tuple(trainer.warnings), _plain(vars(settings.options)),

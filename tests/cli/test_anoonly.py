@@ -45,6 +45,7 @@ def test_every_base_on_a_table(run: Run, tmp_path: Path, base: str, supervision:
     assert "154 items taken as unlabelled" in done.err
     manifest = json.loads((model / "manifest.json").read_text())
     assert manifest["training"]["known_anomalies"] == 6
+    assert manifest["training"]["labelled"] == {"anomaly": 6, "normal": 0}
     assert manifest["parity"]["decisions_changed"] == 0
     assert manifest["calibration"]["kind"] == "fitted-null"
     document = json.loads(done.out)

@@ -28,7 +28,7 @@ from anoaudit.scoring.maps import Picture
 from anoaudit.scoring.table import ScoreTable, ScoreTableWriter, Summary, schema
 
 EVIL = "<img src=x onerror=alert(1)>.png"
-VOID = {"meta", "link", "img", "input", "br", "hr", "rect", "line", "stop"}
+VOID = {"meta", "link", "img", "input", "br", "hr", "wbr", "rect", "line", "stop"}
 
 
 class Page(HTMLParser):
@@ -227,7 +227,7 @@ def test_a_source_that_is_gone_leaves_placeholders(make: Maker) -> None:
 def test_500_items_with_pictures_stay_under_5_mb(make: Maker) -> None:
     """Noise is the worst that a JPEG can meet."""
     long = "folder/" * 8 + "a-rather-long-name-of-a-file-"
-    rows = [row(f"{long}{i:05d}.png", float(i), p_value=0.1, why="peak x 31 %, y 55 %") for i in range(700)]
+    rows = [row(f"{long}{i:05d}.png", float(i), p_value=0.1, why="peak x 31%, y 55%") for i in range(700)]
     table = make(rows, kind="images")
     top = table.top(shown(700, 10_000))
     assert top.height == MOST
@@ -279,7 +279,7 @@ def test_time_is_drawn_where_there_is_one(tmp_path: Path) -> None:
     table = writer.close(Summary(rows=100, readable=100, flagged=9, threshold=10.0))
     words = Page(render(table)).words()
     assert "Over time" in words
-    assert "clip.mp4 00:00:15.5 00:00:20.0 00:00:15.5 10 9" in words
+    assert "clip.mp4 00:00:15.5 00:00:20.0 00:00:15.5 10.00 9" in words
 
 
 def test_strips_keep_holes_and_mark_what_is_flagged() -> None:
@@ -291,7 +291,7 @@ def test_strips_keep_holes_and_mark_what_is_flagged() -> None:
     assert chart.cut is not None
     assert charts.time_chart([Strip("a", 0.0, 0.0, [2.0])], None).cut is None
     found = charts.intervals(Timeline([], [Interval("a", 1.0, 3700.0, 75.0, 4.5, 1234)]))
-    assert found == [("a", "00:00:01.0", "01:01:40.0", "00:01:15.0", "4.5", "1,234")]
+    assert found == [("a", "00:00:01.0", "01:01:40.0", "00:01:15.0", "4.500", "1,234")]
 
 
 def test_the_file_is_whole_or_not_there(make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,3 +322,35 @@ def test_paths_that_are_no_utf8_can_be_written(make: Maker, tmp_path: Path) -> N
     table = make(rows_of([1.0]), source="/data/\udcff")
     write_html(table, tmp_path / "r.html")
     assert "\\udcff" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_what_nothing_carries_is_not_offered(make: Maker) -> None:
+    none, some = Page(render(make(rows_of([1.0, 2.0])))), Page(render(make(rows_of([1.0, 2.0], flag_from=2.0))))
+    assert "None of 2 readable items is flagged." in none.words()
+    assert "flagged only" not in none.words()
+    assert "flagged not flagged" not in none.words(), "the histogram's legend"
+    assert "flagged not flagged" in some.words()
+    assert "flagged only" in some.words()
+
+
+def test_what_why_means_is_said_once_and_its_entries_stay_whole(make: Maker) -> None:
+    key = "distance from the training median in robust standard deviations"
+    rows = [row("a", 1.0, why="c0 +1.0 (error 0.2), c1 −2.0", label=1), row("b", 2.0)]
+    labelled, plain = (Page(render(make(r))).words() for r in (rows, [row("a", 1.0, why="c0 +1.0")]))
+    assert labelled.count(key) == plain.count(key) == 1
+    assert labelled.index(key) < labelled.index("Items by score"), "where it is met first"
+    assert plain.index(key) > plain.index("Items by score")
+    assert "c0\xa0+1.0\xa0(error\xa00.2), c1\xa0−2.0" in render(make(rows))
+    assert key not in Page(render(make(rows_of([1.0])))).words()
+
+
+def test_long_names_may_break_after_their_words(make: Maker) -> None:
+    table = make([row("line_a/PA_BRG01<b>.png", 1.0)], kind="images")
+    text = render(table, Gallery(table.top(1), note="gone"))
+    assert "line_<wbr>a/<wbr>PA_<wbr>BRG01&lt;b&gt;.<wbr>png" in text
+
+
+def test_wider_bins_are_named(make: Maker) -> None:
+    text = Page(render(make(rows_of([i / 7 for i in range(200)] + [400.0, 9e9])))).words()
+    assert re.search(r"outermost bars stand for wider bins: [\d.]+ to 9e\+09", text)
+    assert "wider" not in Page(render(make(rows_of([float(i) for i in range(50)])))).words()

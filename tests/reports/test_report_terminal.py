@@ -177,3 +177,63 @@ def test_figures_never_round_to_what_they_are_not() -> None:
     assert (p_value(1e-300), p_value(1.2e-5), p_value(0.25), p_value(None)) == ("<1e-99", "1.2e-05", "0.250", "-")
     assert numbers([12.3456, 1.0])(1.0) == "1.00"
     assert numbers([float("nan"), None])(float("nan")) == "-"
+
+
+def test_why_is_cut_between_its_entries_and_before_it_the_bars_go(make: Maker) -> None:
+    whole = "vibration_mm_s +20.8, motor_temp_c +3.2, load −1.0"
+    table = make([row(f"R{i:05d}", 100.0 + i, p_value=0.001, why=whole) for i in range(20)])
+    narrow, wide = shown(table, 80).split("Scores")[0], shown(table, 120).split("Scores")[0]
+    assert narrow.count(f"  {whole}\n") == wide.count(f"  {whole}\n") == 20
+    assert "█" not in narrow
+    assert "█" in wide
+    longer = make([row("a", 1.0, why=f"{whole}, a_column_of_a_longer_name +1.1")])
+    assert f"  {whole} …\n" in shown(longer, 80)
+
+
+def test_a_peak_is_whole_at_80_columns(make: Maker) -> None:
+    for item, peak in (("line_a/part_0119.jpg", "peak x 30%, y 61%"), ("d/" * 20 + "0119.jpg", "x 30%, y 61%")):
+        rows = [row(item + str(i), 1.0 + i, p_value=1e-9, truth=1, why="peak x 30%, y 61%") for i in range(3)]
+        assert f"  {peak}\n" in shown(make(rows), 80)
+
+
+@pytest.mark.parametrize(
+    ("why", "key"),
+    [
+        ("c0 +1.0", "robust standard deviations (1.48 MAD)\n"),
+        ("c0 +1.0, mode = 'boost'", "(1.48 MAD); a category where it is rare\n"),
+        ("c0 +1.0 (error 0.2)", "(1.48 MAD); error: what the model cannot rebuild\n"),
+        ("peak x 2%, y 98%", "peak: where the heat map is highest"),
+        (None, None),
+    ],
+)
+def test_the_figures_in_why_are_explained(make: Maker, why: str | None, key: str | None) -> None:
+    text = shown(make([row("a", 1.0, why=why)]), 120)
+    assert key in text if key else "why" not in text
+    assert "robust standard deviations (1.48 MAD)" in markdown(make([row("a", 1.0, why="c0 +1.0")]))
+
+
+def test_bins_that_are_wider_say_where_they_end(make: Maker) -> None:
+    far = make(rows_of([i / 7 for i in range(200)] + [400.0, 9e9]))
+    for text in (shown(far, 80), markdown(far)):
+        assert re.search(r"█ 2 in a wider bin, to 9e\+09$", text, re.MULTILINE)
+        assert text.count("wider") == 1
+    below = shown(make(rows_of([-500.0] + [i / 7 for i in range(200)])))
+    assert re.search(r"-500.*█ 1 in a wider bin, to 0$", below, re.MULTILINE)
+    assert "wider" not in shown(make(rows_of([float(i) for i in range(50)])))
+
+
+def test_what_the_calibration_says_is_not_said_again(make: Maker) -> None:
+    table = make(rows_of([1.0]), calibration={"kind": "none", "note": "too few"}, notes=("too few", "another"))
+    for text in (shown(table), markdown(table)):
+        assert text.count("too few") == 1
+        assert "another" in text
+
+
+def test_groups_of_which_nothing_is_flagged_go_by_their_median(make: Maker) -> None:
+    rows = [
+        row(f"{g}/{i}", i + (g == "high"), group=g, truth=int(g == "high")) for g in ("a", "high") for i in range(4)
+    ]
+    text = shown(make(rows)).split("Groups")[1].split("Against")[0]
+    assert "2, the highest median score first" in text
+    assert re.findall(r"^  (a|high) ", text, re.MULTILINE) == ["high", "a"]
+    assert "AUROC" not in text, "of groups with one class it is undefined"

@@ -89,8 +89,8 @@ def test_no_rows() -> None:
 def test_maps() -> None:
     maps = np.zeros((3, 4, 10), dtype=np.float32)
     maps[0, 0, 0] = maps[1, 3, 9] = maps[2, 2, 5] = 1.0
-    assert explain_maps(maps) == ["peak x 5 %, y 12 %", "peak x 95 %, y 88 %", "peak x 55 %, y 62 %"]
-    assert explain_maps(np.zeros((1, 1, 1), dtype=np.float32)) == ["peak x 50 %, y 50 %"]
+    assert explain_maps(maps) == ["peak x 5%, y 12%", "peak x 95%, y 88%", "peak x 55%, y 62%"]
+    assert explain_maps(np.zeros((1, 1, 1), dtype=np.float32)) == ["peak x 50%, y 50%"]
 
 
 def test_where_the_model_gives_errors_they_decide_which_columns_are_named() -> None:

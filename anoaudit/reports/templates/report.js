@@ -12,7 +12,7 @@
 
   const matching = () => {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    return order.filter((row) => (!flagged.checked || "f" in row.dataset) && words.every((w) => texts.get(row).includes(w)));
+    return order.filter((row) => (!flagged?.checked || "f" in row.dataset) && words.every((w) => texts.get(row).includes(w)));
   };
   const show = () => {
     const found = matching();
@@ -78,7 +78,7 @@
     say(done ? `${ids.length} copied` : "The browser refused; select the ids by hand");
   });
   filter.addEventListener("input", show);
-  flagged.addEventListener("change", show);
+  flagged?.addEventListener("change", show);
   all.addEventListener("click", () => {
     open = true;
     show();
