@@ -35,15 +35,17 @@ def command(
             "foreign. Tables: gaussian, shuffle, scale, missing, duplicate.",
         ),
     ] = [],  # noqa: B006
-    severity: Annotated[int, typer.Option(help="Of --corrupt: 1, hardly to be seen, to 5, drastic.")] = 3,
+    severity: Annotated[int, typer.Option(metavar="N", help="Of --corrupt: 1, hardly to be seen, to 5, drastic.")] = 3,
     columns: shared.Columns = [],  # noqa: B006
     exclude: shared.Exclude = [],  # noqa: B006
     id_column: shared.IdColumn = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same bytes.")] = 0,
     with_replacement: Annotated[
-        bool, typer.Option("--with-replacement", help="Draw anomalies more than once.")
+        bool, typer.Option("--with-replacement", metavar="", help="Draw anomalies more than once.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier contaminate wrote.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", metavar="", help="Replace what an earlier contaminate wrote.")
+    ] = False,
 ) -> int:
     """Make a data set with a known share of anomalies; the input stays untouched."""
     from anoaudit import api

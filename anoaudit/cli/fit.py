@@ -13,7 +13,9 @@ from anoaudit.cli import shared
 
 def command(
     data: shared.DataArgument,
-    method: Annotated[str, typer.Option(help="See `anoaudit methods`.", rich_help_panel=shared.TRAIN)] = "loe",
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="See `anoaudit methods`.", rich_help_panel=shared.TRAIN)
+    ] = "loe",
     out: Annotated[
         str | None,
         typer.Option(
@@ -36,6 +38,7 @@ def command(
         bool,
         typer.Option(
             "--alpha-sensitivity",
+            metavar="",
             help="Also say how the ranking changes at α/2 and 2α, by short runs.",
             rich_help_panel=shared.TRAIN,
         ),
@@ -70,7 +73,9 @@ def command(
         typer.Option(metavar="K=V", help="Images: a model argument, or mean, std, size.", rich_help_panel=shared.TRAIN),
     ] = [],  # noqa: B006
     device: shared.DeviceOption = shared.Device.auto,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine, same model.", rich_help_panel=shared.TRAIN)] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Same seed, same machine, same model.", rich_help_panel=shared.TRAIN)
+    ] = 0,
     set_: Annotated[
         list[str],
         typer.Option(
@@ -81,10 +86,10 @@ def command(
         ),
     ] = [],  # noqa: B006
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted fit.", rich_help_panel=shared.TRAIN)
+        bool, typer.Option("--resume", metavar="", help="Go on with an interrupted fit.", rich_help_panel=shared.TRAIN)
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace an existing model.", rich_help_panel=shared.OUTPUT)
+        bool, typer.Option("--force", metavar="", help="Replace an existing model.", rich_help_panel=shared.OUTPUT)
     ] = False,
     columns: shared.Columns = [],  # noqa: B006
     exclude: shared.Exclude = [],  # noqa: B006

@@ -11,36 +11,29 @@ def command(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one method's options.")] = None,
 ) -> int:
     """List the methods, or one method's options for --set."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from anoaudit.methods.registry import METHODS, find_method
     from anoaudit.options import describe
+    from anoaudit.reports.look import Look, make_console
 
-    console = Console(highlight=False)
+    look = Look(make_console())
     if name is None:
         for method in METHODS.values():
-            console.print(Text.assemble((method.name, "bold"), f"  {method.title}"))
-            grid = Table.grid(padding=(0, 2, 0, 0))
-            grid.add_column(min_width=8)
-            grid.add_column(overflow="fold")
-            for what, told in (
-                ("", method.summary),
-                ("data", method.data),
-                ("labels", method.labels),
-                ("when", method.when),
-            ):
-                grid.add_row(Text(f"  {what}", "dim"), Text(told))
-            console.print(grid)
-        console.print(Text("options of one: anoaudit methods NAME", "dim"))
+            look.line((method.name, "bold"), (f"  {method.title}", ""), indent=0)
+            look.wrapped(method.summary)
+            for what, told in (("data", method.data), ("labels", method.labels), ("when", method.when)):
+                look.wrapped(told, lead=(f"{what:8}", "dim"))
+            look.line()
+        look.line(("options of one: anoaudit methods NAME", "dim"), indent=0)
         return 0
     chosen = find_method(name)
-    console.print(Text.assemble((chosen.title, "bold"), f"\n{chosen.summary}\n{chosen.paper}\n"))
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
-    for heading in ("--set", "default", "value", "what it does"):
-        table.add_column(heading, overflow="fold")
-    for option, kind, default, text in describe(chosen.options):
-        table.add_row(Text(option), Text(default), Text(kind), Text(text))
-    console.print(table)
+    options = describe(chosen.options)
+    width = max(len(option) for option, *_ in options) + 2
+    look.line((chosen.title, "bold"), indent=0)
+    look.wrapped(chosen.summary, indent=0)
+    look.wrapped(chosen.paper, "dim", indent=0)
+    look.line()
+    look.line((f"{'--set':{width}}default; what it takes, what it does", "dim"), indent=0)
+    for option, kind, default, text in options:
+        look.wrapped(f"{default}; {kind}", indent=0, lead=(f"{option:{width}}", "bold"))
+        look.wrapped(text, "dim", indent=width)
     return 0

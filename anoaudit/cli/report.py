@@ -16,7 +16,13 @@ def command(
     truth: shared.Truth = None,
     form: Annotated[
         shared.Format | None,
-        typer.Option("--format", "-f", help="Default: table, or by the suffix of -o.", rich_help_panel=shared.OUTPUT),
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help=", ".join(shared.Format) + "; default: table, or by the suffix of -o.",
+            rich_help_panel=shared.OUTPUT,
+        ),
     ] = None,
     out: Annotated[
         str | None,
@@ -48,7 +54,8 @@ def command(
         typer.Option(metavar="DATA", help="Where the images are, if they have moved.", rich_help_panel=shared.DATA),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace an existing folder of maps.", rich_help_panel=shared.OUTPUT)
+        bool,
+        typer.Option("--force", metavar="", help="Replace an existing folder of maps.", rich_help_panel=shared.OUTPUT),
     ] = False,
 ) -> int:
     """Show score tables: the ranking, the histogram, the groups, and with truth how good it is."""

@@ -85,9 +85,18 @@ DeviceOption = Annotated[
     Device, typer.Option(help="cuda fails when there is none; auto says what it uses.", rich_help_panel=TRAIN)
 ]
 FormatOption = Annotated[
-    Format | None, typer.Option("--format", "-f", help="Of the score table; default: table.", rich_help_panel=OUTPUT)
+    Format | None,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="FORMAT",
+        help="Of the score table: " + ", ".join(Format) + "; default: table.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
-Top = Annotated[int, typer.Option(min=0, help="How many items table and markdown list.", rich_help_panel=OUTPUT)]
+Top = Annotated[
+    int, typer.Option(metavar="N", min=0, help="How many items table and markdown list.", rich_help_panel=OUTPUT)
+]
 Html = Annotated[
     str | None,
     typer.Option("--html", metavar="FILE", help="Also write the report as one HTML file.", rich_help_panel=OUTPUT),

@@ -61,10 +61,13 @@ def contaminate(
         raise UsageError(f"a seed of {seed} is not possible", "give 0 or more")
     out = Path(out)
     if corrupt:
-        if id_column is not None or with_replacement:
+        if id_column is not None:
             raise UsageError(
-                "--corrupt has no use for --id-column and --with-replacement", "leave them out; ids are row numbers"
+                "--corrupt has no use for --id-column",
+                f"leave it out: the labels go by row number; --exclude {id_column} keeps that column as it is",
             )
+        if with_replacement:
+            raise UsageError("--corrupt has no use for --with-replacement", "leave it out")
         return corrupt_dataset(data, out, corrupt, ratio, severity, seed, force, columns, exclude)
     if columns or exclude:
         raise UsageError("--columns and --exclude are for --corrupt", "leave them out")

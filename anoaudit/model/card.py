@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from anoaudit.data.items import ImageSpec
+from anoaudit.errors import AnoauditError
+from anoaudit.methods.registry import find_method
 from anoaudit.model.alpha import alpha_facts, estimate_line, sensitivity_line
 from anoaudit.model.manifest import Manifest
 
@@ -18,8 +20,6 @@ CALIBRATIONS = {
 
 def render_card(manifest: Manifest, name: str) -> str:
     """Markdown."""
-    values = {"n": 0, "smallest_p": 1.0, "note": "", **manifest.calibration}
-    training, parity = manifest.training, manifest.parity
     lines = [
         f"# {name}",
         "",
@@ -29,21 +29,67 @@ def render_card(manifest: Manifest, name: str) -> str:
         f"anoaudit score DATA --model {name}",
         "```",
         "",
-        f"* **Fitted on** {training['items']} of {manifest.data['rows']} items of `{manifest.data['name']}` "
-        f"(fingerprint `{manifest.data['fingerprint'][:16]}`), {training['held_out']} kept out of a fit of their own for p-values.",
-        f"* **Assumed share of anomalies** {_alpha(training)}; "
-        f"trained on {training['train_on']} items; seed {training['seed']}.",
-        f"* **Input** {input_line(manifest)}",
-        f"* **Backbone** {backbone_line(manifest.backbone)}",
-        *([f"* **Memories** {memories_line(training['memories'])}"] if "memories" in training else []),
-        f"* **p-values** {CALIBRATIONS[values['kind']].format(**values)}.",
-        f"* **Parity** torch and onnxruntime differ by at most {parity['max_abs_difference']:.2g} on {parity['items']} items "
-        f"(the scores' MAD is {parity['mad']:.3g}).",
-        "* **Options** " + ", ".join(f"`{k}={v}`" for k, v in manifest.options.items() if v is not None),
+        *(f"* **{term[:1].upper()}{term[1:]}** {text}" for term, text in card_facts(manifest)),
+        "",
+        "`scores.parquet` and this file hold or describe training data; both may be deleted.",
+        "",
     ]
-    lines += [f"* **Note** {warning}" for warning in manifest.warnings]
-    lines += ["", "`scores.parquet` and this file hold or describe training data; both may be deleted.", ""]
     return "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines)
+
+
+def card_facts(manifest: Manifest) -> list[tuple[str, str]]:
+    """What the model says of itself as (term, text); names and values in Markdown's backticks."""
+    values = {"n": 0, "smallest_p": 1.0, "note": "", **manifest.calibration}
+    training, parity, data = manifest.training, manifest.parity, manifest.data
+    found = [
+        (
+            "fitted on",
+            f"{training['items']} of {data['rows']} items of `{data['name']}` (fingerprint `{data['fingerprint'][:16]}`), "
+            f"{training['held_out']} kept out of a fit of their own for p-values",
+        )
+    ]
+    if "labelled" in training:
+        told = training["labelled"]
+        found.append(("labels", f"{told.get('anomaly', 0)} known anomalies, {told.get('normal', 0)} known normals"))
+    found += [
+        ("assumed α", f"{_alpha(training)}; trained on {training['train_on']} items; seed {training['seed']}"),
+        ("input", input_line(manifest)),
+    ]
+    if manifest.backbone is not None:
+        found.append(("backbone", backbone_line(manifest.backbone)))
+    if "memories" in training:
+        found.append(("memories", memories_line(training["memories"])))
+    options = ", ".join(f"`{key}={_shown(value)}`" for key, value in heeded_options(manifest).items())
+    return [
+        *found,
+        ("p-values", CALIBRATIONS[values["kind"]].format(**values)),
+        (
+            "parity",
+            f"torch and onnxruntime differ by at most {parity['max_abs_difference']:.2g} on {parity['items']} items "
+            f"(the scores' MAD is {parity['mad']:.3g})",
+        ),
+        ("options", options or "none"),
+        *(("note", warning) for warning in manifest.warnings),
+    ]
+
+
+def heeded_options(manifest: Manifest) -> dict[str, Any]:
+    """The method's options without those that do nothing here; all that are set where this version does not know them."""
+    options = {key: value for key, value in manifest.options.items() if value is not None}
+    try:
+        kind = str(manifest.input.to_json()["kind"])
+        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+        deaf = find_method(manifest.method).options(**plain).unheeded(kind)
+    except (AnoauditError, AttributeError, TypeError):
+        return options
+    return {key: value for key, value in options.items() if key not in deaf}
+
+
+def _shown(value: Any) -> str:
+    """As `--set` takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _alpha(training: dict[str, Any]) -> str:
@@ -60,30 +106,27 @@ def input_line(manifest: Manifest) -> str:
     """What the model sees, as Markdown."""
     if isinstance(manifest.input, ImageSpec):
         kept = " with their proportions kept, in grey margins" if manifest.input.fit == "pad" else ""
-        return f"images, resized whole to {manifest.input.width}×{manifest.input.height}{kept}."
+        return f"images, resized whole to {manifest.input.width}×{manifest.input.height}{kept}"
     names = ", ".join(f"`{rule.name}`" for rule in manifest.input.columns[:20])
     more = f" and {len(manifest.input.columns) - 20} more" if len(manifest.input.columns) > 20 else ""
-    return f"{len(manifest.input.columns)} columns: {names}{more}."
+    return f"{len(manifest.input.columns)} columns: {names}{more}"
 
 
 def memories_line(memories: list[dict[str, Any]]) -> str:
     """How AnoMem's memories are read, a scale each."""
-    return (
-        "; ".join(
-            f"{'×'.join(map(str, m['grid']))}: {m['effective_slots']:.1f} of {m['slots']} slots a query, {m['used']:.0%} in use, "
-            f"spread of prototypes {m['spread']:.2f}, {m['share']:.0%} of the score's variance"
-            for m in memories
-        )
-        + "."
+    return "; ".join(
+        f"{'×'.join(map(str, m['grid']))}: {m['effective_slots']:.1f} of {m['slots']} slots a query, {m['used']:.0%} in use, "
+        f"spread of prototypes {m['spread']:.2f}, {m['share']:.0%} of the score's variance"
+        for m in memories
     )
 
 
 def backbone_line(facts: dict[str, Any] | None) -> str:
     """The backbone and where its weights came from, as Markdown."""
     if facts is None:
-        return "none (a table)."
+        return "none (a table)"
     if facts["name"] == "none":
-        return f"none: the from-scratch recipe ({facts.get('recipe')})."
+        return f"none: the from-scratch recipe ({facts.get('recipe')})"
     weights = facts.get("weights", {})
     source = f"weights {weights.get('source')} (licence: {weights.get('license')}), SHA-256 `{weights.get('sha256')}`"
-    return f"`{facts['name']}`, {source}."
+    return f"`{facts['name']}`, {source}"

@@ -171,6 +171,30 @@ def test_a_table(table: Path, tmp_path: Path, suffix: str, severity: int) -> Non
         str(source), tmp_path / f"again{suffix}", ratio=0.1, corrupt=list(table_faults.KINDS), severity=severity, seed=3
     )
     assert again.path.read_bytes() == made.path.read_bytes()
+    assert again.labels.read_bytes() == made.labels.read_bytes()
+
+
+@pytest.mark.parametrize("kind", table_faults.KINDS)
+@pytest.mark.parametrize("ratio", [0.05, 0.3])
+def test_each_kind_damages_exactly_what_it_labels(table: Path, tmp_path: Path, kind: str, ratio: float) -> None:
+    made = contaminate(str(table), tmp_path / "o.parquet", ratio=ratio, corrupt=[kind], severity=2)
+    old, new, labels = pl.read_parquet(table), pl.read_parquet(made.path), pl.read_csv(made.labels)
+    differs = [a != b for a, b in zip(old.rows(), new.rows(), strict=True)]
+    assert sum(differs) == made.anomalies == round(200 * ratio)
+    assert differs == (labels["anomaly"] == 1).to_list()
+    told = labels.filter(pl.col("anomaly") == 1)
+    assert (told["kind"] == kind).all()
+    assert (told["severity"] == 2).all()
+
+
+def test_the_faults_can_be_looked_at(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "samples" / "faults.py"
+    done = subprocess.run([sys.executable, str(script), str(tmp_path / "out")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "out" / "images.png") as page:
+        assert page.height > 8 * 128
+    text = (tmp_path / "out" / "tables.md").read_text()
+    assert text.count("8 of 40 rows differ, 8 are labelled.") == len(table_faults.KINDS)
 
 
 def test_duplicates_come_in_groups(table: Path, tmp_path: Path) -> None:
@@ -250,7 +274,8 @@ def test_bad_requests(folder: Path, table: Path, tmp_path: Path) -> None:
     refused("rounds to none", folder, "o", corrupt=["blur"], ratio=0.01)
     refused("has to end in .parquet", table, "o.csv", corrupt=["scale"])
     refused("one of --with, --truth and --corrupt", folder, "o", corrupt=["blur"], anomalies=str(table))
-    refused("no use for", table, "o.parquet", corrupt=["scale"], id_column="key")
+    refused("no use for --id-column$", table, "o.parquet", corrupt=["scale"], id_column="key")
+    refused("no use for --with-replacement$", table, "o.parquet", corrupt=["scale"], with_replacement=True)
     refused("are for --corrupt", table, "o.parquet", truth="kind", columns=["size"])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "t.csv", "t.parquet"]
 

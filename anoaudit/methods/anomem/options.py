@@ -110,6 +110,13 @@ class AnoMemOptions:
         """How images are seen."""
         return ImageInput("trainable", self.scales, self.size, network=self.encoder, strides_option="scales")
 
+    def unheeded(self, kind: str) -> set[str]:
+        """The options of what is not done: places where means are matched, stage 2 or its assignment where there is none."""
+        deaf = {"points"} if self.match == "pooled" else set()
+        if self.distance == "norm":
+            deaf |= {"layers", "distance_epochs", "distance_lr", "assignment", "warmup"}
+        return deaf | ({"warmup"} if self.assignment == "blind" else set())
+
     def for_data(self, kind: str) -> AnoMemOptions:
         """With everything filled in that the recipe decides. Raises UsageError for a table."""
         if kind != "images":

@@ -72,6 +72,10 @@ class AnoOnlyOptions:
         """How images are seen: one vector of features each."""
         return ImageInput("pooled")
 
+    def unheeded(self, kind: str) -> set[str]:
+        """The option that is for images."""
+        return {"fine_tune"} if kind == "table" else set()
+
     def for_data(self, kind: str) -> AnoOnlyOptions:
         """With everything filled in for this kind of data (`table` or `images`). Raises UsageError for what is not heeded."""
         chosen = replace(self, base=self.base or DEFAULT)

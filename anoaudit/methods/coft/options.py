@@ -9,6 +9,9 @@ from anoaudit.errors import UsageError
 from anoaudit.options import ImageInput, option
 
 EPOCHS = 20
+OF_FINE_TUNING = (
+    "steps", "batch_size", "lr", "weight_decay", "temperature", "contrast", "positives", "push", "push_form", "projector",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class CoftOptions:
     def images(self) -> ImageInput:
         """How images are seen."""
         return ImageInput("pooled", pretrained=True)
+
+    def unheeded(self, kind: str) -> set[str]:
+        """The options of fine-tuning, where there is none."""
+        return set() if self.epochs else set(OF_FINE_TUNING)
 
     def for_data(self, kind: str) -> CoftOptions:
         """With the epochs filled in. Raises UsageError for tables."""

@@ -104,6 +104,10 @@ class LoeOptions:
             return ImageInput("pixels", size=self.size or 128, encoder=16, fit="pad", strides_option=None)
         return ImageInput("pooled") if self.features == "pooled" else ImageInput("spatial", self.strides)
 
+    def unheeded(self, kind: str) -> set[str]:
+        """The options that do nothing with this detector on this kind of data."""
+        return _deaf(self, kind)
+
     def for_data(self, kind: str) -> LoeOptions:
         """With everything filled in that the recipe decides for this kind of data (`table` or `images`).
 
