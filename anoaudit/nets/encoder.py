@@ -111,8 +111,11 @@ def _untrained(wanted: ImageInput) -> tuple[Encoder, dict[str, Any]]:
 def keep_resolution(net: nn.Module, untrained: bool) -> None:
     """Small images: the stem's first stride becomes 1 and its pooling, where there is one, goes (as is usual at 32 px).
 
-    An untrained 7×7 stem becomes a 3×3 one; a pretrained one keeps its weights.
+    An untrained 7×7 stem becomes a 3×3 one; a pretrained one keeps its weights. A transformer's patches stay: a patch for every
+    pixel would be thousands of tokens.
     """
+    if hasattr(net, "patch_embed"):
+        return
     name, stem = next((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d))
     if untrained and stem.kernel_size[0] > 3:
         owner, _, last = name.rpartition(".")

@@ -130,6 +130,13 @@ def test_a_stride_that_a_network_has_not(
     network(weights, method, backbone, options | mended, {})
 
 
+@pytest.mark.parametrize("backbone", [None, "test_vit"])
+def test_small_images_do_not_make_a_token_of_every_pixel(weights: Path, backbone: str | None) -> None:
+    options = {"size": "32"} | ({} if backbone else {"encoder": "test_vit"})
+    made, _ = network(weights, "anomem", backbone, options, {"dynamic_img_size": True} if backbone else {})
+    assert made.grids == [(2, 2)] * 3
+
+
 def test_a_stride_that_nothing_sets() -> None:
     wanted = replace(LoeOptions(detector="autoencoder").images, encoder=16)
     assert wanted.strides_hint([16], [2, 4]) == "it has 2, 4: name another --backbone"
