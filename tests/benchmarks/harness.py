@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+OWN = ("machine", "versions", "settings", "complete", "cells")
 RESULTS = Path(__file__).parent / "results"
 SHARED = Path(os.environ.get("ANOAUDIT_SHARED", Path(__file__).parents[3] / "shared"))
 
@@ -61,6 +62,7 @@ class Results:
         self._began = time.monotonic()  # a script may run its cells in parts
         self.cells: dict[str, Any] = {}
         self.extra: dict[str, Any] = {}  # what a script adds to the document, a summary say
+        self._earlier: dict[str, Any] = {}
         self._locks = RESULTS.parent / "cache" / f"{name}.locks"
         if given.fresh:
             self.path.unlink(missing_ok=True)
@@ -92,6 +94,7 @@ class Results:
                 "versions": {name: version(name) for name in names if _installed(name)},
                 "settings": {"seeds": self.given.seeds, "budget": self.given.budget},
                 "complete": len(self.cells) >= asked,
+                **self._earlier,  # a stopped run leaves the last one's summary
                 **self.extra,
                 "cells": self.cells,
             }
@@ -102,7 +105,9 @@ class Results:
 
     def _read(self) -> None:
         if self.path.exists():
-            self.cells |= json.loads(self.path.read_text())["cells"]
+            document = json.loads(self.path.read_text())
+            self.cells |= document.pop("cells")
+            self._earlier = {key: value for key, value in document.items() if key not in OWN}
 
     @contextmanager
     def _taken(self, what: str, wait: bool = False) -> Iterator[bool]:
