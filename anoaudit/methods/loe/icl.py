@@ -78,10 +78,10 @@ class ICL(nn.Module):
         g_BME = F.normalize(self.window_encoder(x_BD[:, self.windows]).float(), dim=-1)
         with torch.autocast(x_BD.device.type, enabled=False):  # bfloat16 would blur F·G/τ
             logits_BMM = f_BME @ g_BME.transpose(1, 2) / self.temperature
-        total_BM = torch.logsumexp(logits_BMM, dim=-1)
         own_BM = torch.diagonal(logits_BMM, dim1=1, dim2=2)
         others_BM = torch.logsumexp(logits_BMM.masked_fill(self.get_buffer("eye"), -1e4), dim=-1)
-        return (total_BM - own_BM).mean(1), (total_BM - others_BM).mean(1)
+        # log(eᵃ + eᵇ) − a as softplus(b − a): scores near 0 are no difference of large numbers.
+        return F.softplus(others_BM - own_BM).mean(1), F.softplus(own_BM - others_BM).mean(1)
 
     def score(self, x_BD: Tensor) -> Tensor:
         """L_n."""
