@@ -33,6 +33,7 @@ START_ITEMS = 2048  # DeepSAD's centre comes from so many
 AT_ONCE = 64
 BN_BACKBONES = "resnet18, mobilenetv2_100 or efficientnet_b0"
 OPTIMIZERS: dict[str, Literal["adam", "rmsprop"]] = {"devnet": "rmsprop", "prenet": "rmsprop"}
+DEAD = 1e-2  # of the root mean square range of pooled features (ours)
 FINAL_LR = 1e-5  # prenet's step falls to it along half a cosine
 
 #: A batch as it is cached (features, or pixels with fine_tune) → features float32[B, F].
@@ -138,7 +139,8 @@ def _pooled(
     if options.scaling == "minmax":
         low, width = rows.amin(0), rows.amax(0) - rows.amin(0)
         scaler.mean.copy_(low)
-        scaler.std.copy_(torch.where(width > 0, width, 1.0))
+        # A channel that hardly moves counts as if it moved a hundredth of what they all do: blown up to [0, 1] it would be rounding.
+        scaler.std.copy_(width.clamp_min(1e-6 + DEAD * width.square().mean().sqrt()))
         rows = scaler(rows)
     return RowBatches(rows.cpu(), items.labels)
 
