@@ -69,6 +69,22 @@ def test_hidden_anomalies_are_found_by_the_known_ones(run: Run, tmp_path: Path) 
     assert len(hidden & {row["id"] for row in rows[:24]}) >= 8
 
 
+def test_known_anomalies_that_training_did_not_lift_are_a_warning(run: Run, tmp_path: Path) -> None:
+    """Rows like all others are marked, and the step is too small to learn them."""
+    frame = make_table(160, 0)
+    label = pl.Series([1 if i % 20 == 3 else None for i in range(160)], dtype=pl.Int8)
+    frame.with_columns(known=label).drop("anomaly").write_parquet(tmp_path / "t.parquet")
+    options = [*FIT, *sets("epochs=1", "lr=1e-8")]
+    done = run("fit", tmp_path / "t.parquet", "-o", tmp_path / "t.anoaudit", *options)
+    assert done.code == 0, done.err
+    facts = json.loads((tmp_path / "t.anoaudit" / "manifest.json").read_text())
+    assert facts["training"]["known_above_unlabelled"] < 0.8
+    assert sum("do not trust this ranking" in warning for warning in facts["warnings"]) == 1
+    learned = labelled_table(tmp_path / "l.parquet", 6)
+    done = run("fit", learned, "-o", tmp_path / "l.anoaudit", *FIT, *sets("epochs=20", "lr=1e-2"))
+    assert "do not trust" not in done.err
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained network with batch normalisation, as a file."""

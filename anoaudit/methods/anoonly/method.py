@@ -20,6 +20,7 @@ from anoaudit.methods.anoonly.options import AnoOnlyOptions
 from anoaudit.methods.anoonly.prenet import PReNet
 from anoaudit.methods.anoonly.sampling import Halves, Pairs, Unlabelled, in_turn, pools
 from anoaudit.methods.anoonly.supervision import supervised_loss
+from anoaudit.reports.metrics import auroc
 from anoaudit.training.detectors import Detector, PooledDetector, TableDetector
 from anoaudit.training.export import export
 from anoaudit.training.features import LocationScaler, RowBatches, extract
@@ -34,6 +35,7 @@ AT_ONCE = 64
 BN_BACKBONES = "resnet18, mobilenetv2_100 or efficientnet_b0"
 OPTIMIZERS: dict[str, Literal["adam", "rmsprop"]] = {"devnet": "rmsprop", "prenet": "rmsprop"}
 DEAD = 1e-2  # of the root mean square range of pooled features (ours)
+LOST, SEEN = "after training the known anomalies themselves do not rank", 0.8
 FINAL_LR = 1e-5  # prenet's step falls to it along half a cosine
 
 #: A batch as it is cached (features, or pixels with fine_tune) → features float32[B, F].
@@ -46,9 +48,9 @@ def fit(items: TrainingItems, options: AnoOnlyOptions, trainer: Trainer) -> nn.M
     Raises UsageError for labels and options that do not do.
     """
     count_known(items, trainer)
-    deaf = (
-        options.base in ("devnet", "deepsad") and not options.fine_tune
-    )  # the others meet unlabelled items elsewhere, too
+    # The other bases meet unlabelled items elsewhere, too, and so does a backbone that follows the batches.
+    follows = options.fine_tune and options.statistics == "batch"
+    deaf = options.base in ("devnet", "deepsad") and not follows
     if options.supervision == "anomaly-only" and options.norm is False and deaf:
         warning = "norm=false with supervision=anomaly-only: nothing in training knows of normal items; expect a ranking by chance"
         trainer.reporter.note(warning)
@@ -139,7 +141,7 @@ def _pooled(
     if options.scaling == "minmax":
         low, width = rows.amin(0), rows.amax(0) - rows.amin(0)
         scaler.mean.copy_(low)
-        # A channel that hardly moves counts as if it moved a hundredth of what they all do: blown up to [0, 1] it would be rounding.
+        # What hardly moves counts as if it moved a hundredth of what they all do: blown up to [0, 1] it would be rounding.
         scaler.std.copy_(width.clamp_min(1e-6 + DEAD * width.square().mean().sqrt()))
         rows = scaler(rows)
     return RowBatches(rows.cpu(), items.labels)
@@ -175,7 +177,7 @@ def _fine_tune(items: TrainingItems, options: AnoOnlyOptions, trainer: Trainer) 
 
     def make() -> PooledDetector:
         backbone = copy.deepcopy(pretrained)
-        backbone.unfreeze()
+        backbone.unfreeze(statistics=options.statistics == "batch")
         return PooledDetector(backbone, scaler, make_base(backbone.channels, options))
 
     example = torch.zeros(2, pretrained.height, pretrained.width, 3, dtype=torch.uint8)
@@ -235,6 +237,23 @@ def train_base(
         generator = torch.Generator().manual_seed(trainer.seed)
         chosen = (in_turn(pool, base.partners, generator) for pool in pools(labels))
         base.finish(*(_embedded(module, embed, data, rows, trainer) for rows in chosen))
+    _look_back(module, base, embed, data, trainer)
+
+
+@torch.no_grad()
+def _look_back(module: nn.Module, base: Any, embed: Embed, data: Batches, trainer: Trainer) -> None:
+    """Warn when the known anomalies, which were trained on, do not rank above the unlabelled: then nothing was learned of them."""
+    labels = data.labels.cpu()
+    order = torch.from_numpy(np.random.default_rng(trainer.seed).permutation(len(labels)))
+    rows = torch.cat([(labels == 1).nonzero()[:, 0], order[labels[order] != 1][:START_ITEMS]])
+    x = _embedded(module, embed, data, rows, trainer)
+    found = auroc((labels[rows] == 1).numpy(), base.score(x).float().cpu().numpy())
+    trainer.facts["known_above_unlabelled"] = None if found is None else round(found, 4)
+    trainer.warnings[:] = [warning for warning in trainer.warnings if not warning.startswith(LOST)]  # of the first fit
+    if found is not None and found < SEEN:
+        warning = f"{LOST} above the unlabelled (AUROC {found:.2f} where 1 is expected): do not trust this ranking"
+        trainer.warnings.append(warning)
+        trainer.reporter.note(f"warning: {warning}")
 
 
 @torch.no_grad()

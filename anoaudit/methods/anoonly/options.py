@@ -36,7 +36,12 @@ class AnoOnlyOptions:
     )
     fine_tune: bool = option(
         False,
-        "images: train the backbone, too; its own batch normalisation carries what is known of normal images. Slow on a CPU",
+        "images: train the backbone, too. Slow on a CPU",
+    )
+    statistics: Literal["pretrained", "batch"] = option(
+        "pretrained",
+        "fine_tune: the backbone's batch normalisation keeps its pretrained statistics, and that of the base alone carries what is "
+        "known of normal images; or batch: it follows the batches, which tears images apart that are all alike",
     )
     epochs: int | None = option(None, "auto: 50, 30 for feawad (as published); 10 with fine_tune", 1, 100_000)
     steps: int | None = option(
@@ -74,7 +79,7 @@ class AnoOnlyOptions:
 
     def unheeded(self, kind: str) -> set[str]:
         """The option that is for images."""
-        return {"fine_tune"} if kind == "table" else set()
+        return {"fine_tune", "statistics"} if kind == "table" else set()
 
     def for_data(self, kind: str) -> AnoOnlyOptions:
         """With everything filled in for this kind of data (`table` or `images`). Raises UsageError for what is not heeded."""
@@ -124,6 +129,8 @@ def _deaf(options: AnoOnlyOptions, kind: str) -> set[str]:
     }
     if kind == "table":
         deaf.add("fine_tune")
+    if not options.fine_tune:
+        deaf.add("statistics")
     if options.base == "deepsad" and not options.fine_tune:
         deaf.add("steps")
     return deaf
