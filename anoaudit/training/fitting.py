@@ -19,7 +19,7 @@ from anoaudit.data.tables import TableFiles
 from anoaudit.errors import AuditError, UsageError
 from anoaudit.model.alpha import estimate_alpha, estimate_line
 from anoaudit.model.calibration import MIN_ROWS, Calibration, conformal, fit_null
-from anoaudit.model.session import Session, batch_of
+from anoaudit.model.session import IMAGES, Session, batch_of
 from anoaudit.options import ImageInput
 from anoaudit.progress import Reporter
 from anoaudit.training.checkpoint import Checkpoints
@@ -153,15 +153,18 @@ def _finish(
     trainer.reporter.note("exporting and checking")
     size = CHECKED[items.dataset.kind]
     some = _sample(items, items.mask, size, settings.seed)
-    sample = some[np.linspace(0, len(some) - 1, min(ITEMS, len(some), 2 * batch_of(items.spec))).astype(int)]
+    batch = batch_of(items.spec)
+    most = (
+        ITEMS if batch >= IMAGES else max(2, batch)
+    )  # large images at once fill the memory: no more than are scored at once
+    sample = some[np.linspace(0, len(some) - 1, min(most, len(some))).astype(int)]
     example = torch.from_numpy(sample[:2])
     with torch.no_grad():
         result = detector.cpu().eval()(example)
     outputs = outputs_of(result)
     graph = export(detector, example, outputs)
     session = Session(graph, device="cpu")
-    size = batch_of(items.spec)
-    parts = [session.run(some[at : at + size])[0] for at in range(0, len(some), size)]
+    parts = [session.run(some[at : at + batch])[0] for at in range(0, len(some), batch)]
     seen = np.concatenate(parts).astype(np.float64)  # of this detector alone: the first fit's scores are another's
     check = trainer.self_check(seen)
     calibration = _calibration(items, session, settings, trainer)

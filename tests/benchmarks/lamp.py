@@ -6,8 +6,6 @@ the amplified loss's gradient norm to the plain one's along LAMP's own way) and 
 `differences` are lamp − base and lamp − scaled, paired over seeds, with 95 % intervals (Student's t).
 
     lamp.py [--only cubes/l2] [--seeds 5] [--budget quick|full] [--minutes N]
-    lamp.py --landscape        the plain error around both trained networks, as results/lamp_landscape.svg and .json
-    lamp.py --throughput       training and scoring at 256 × 256, results/lamp_throughput.json
 
 quick: 64 px, cubes and two types of piped, L1, L2, DSSIM, Adam, and ten tables (L1, L2); full: 128 px, all types, MSGMS and SGD,
 too. All sets of the quick budget are for development.

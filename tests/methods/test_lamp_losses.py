@@ -14,8 +14,8 @@ from anoaudit.data.items import ColumnRule, TableSpec
 from anoaudit.methods.lamp.amplifier import LARGEST, amplify, training_loss
 from anoaudit.methods.lamp.heads import ImageReconstruction, Reconstruction, RowReconstruction
 from anoaudit.methods.lamp.metrics import C1, C2, GMS_C, SIGMA, TINY, Metric
-from anoaudit.methods.lamp.options import LampOptions
-from anoaudit.nets.autoencoders import ConvAutoencoder
+from anoaudit.methods.lamp.options import PIXELS, LampOptions
+from anoaudit.nets.autoencoders import ConvAutoencoder, Tiled
 from anoaudit.nets.table_input import TableInput
 
 
@@ -203,3 +203,25 @@ def test_the_map_is_the_error_of_a_window() -> None:
     smooth = ImageReconstruction(net, "l1", 1.0, 3).score_and_map(x)[1].detach()
     assert torch.allclose(smooth[:, 5, 7], bare[:, 4:7, 6:9].mean((1, 2)))
     assert torch.allclose(smooth[:, 0, 0], bare[:, :2, :2].mean((1, 2)))  # at the border what there is of it
+
+
+@pytest.mark.parametrize(
+    ("given", "batch"),
+    [
+        ({}, 16), ({"size": 512}, 16), ({"size": 1024}, 4), ({"size": 4096}, 2), ({"size": 1024, "tile": 128}, 16),
+        ({"size": 2048, "tile": 1024}, 4), ({"size": 1024, "batch_size": 9}, 9),
+    ],
+)  # fmt: skip
+def test_large_images_are_taken_a_few_at_a_time(given: dict[str, int], batch: int) -> None:
+    assert LampOptions(**given).for_data("images").batch_size == batch
+
+
+def test_large_tiles_are_taken_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    net = Tiled(torch.nn.Identity(), 32)
+    head = ImageReconstruction(net, "l2", 0.01)
+    monkeypatch.setattr(head.metric, "forward", lambda x, y: seen.append(len(x)) or x)
+    for pixels, tiles in ((PIXELS, 64), (9 * 32**2, 9), (32**2, 2)):
+        monkeypatch.setattr("anoaudit.methods.lamp.heads.PIXELS", pixels)
+        head.training_errors(torch.zeros(2, 3, 192, 192))
+        assert seen[-1] == tiles

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from anoaudit.data.items import TableSpec
 from anoaudit.methods.lamp.metrics import Metric
-from anoaudit.methods.lamp.options import LampOptions
+from anoaudit.methods.lamp.options import PIXELS, LampOptions
 from anoaudit.nets.autoencoders import ConvAutoencoder, MLPAutoencoder, Tiled, TimmAutoencoder
 from anoaudit.nets.table_input import TableInput
 
 EPSILON = 0.1  # LOE's L_a of a reconstruction is 1/(L_n + 0.1) (METHODS §1)
-MOST_TILES = 64  # of a batch, trained on at once
+MOST_TILES = 64  # of a batch, trained on at once; fewer where tiles are large
 
 
 class Reconstruction(nn.Module):
@@ -113,7 +113,8 @@ class ImageReconstruction(Reconstruction):
         if not isinstance(self.net, Tiled):
             return self.errors(x)
         tiles = self.net.tiles(x)
-        some = torch.randperm(len(tiles), device=tiles.device)[: max(len(x), MOST_TILES)]
+        most = max(len(x), min(MOST_TILES, PIXELS // self.net.tile**2))
+        some = torch.randperm(len(tiles), device=tiles.device)[:most]
         found: Tensor = self.metric(tiles[some], self.net.net(tiles[some]))
         return found
 

@@ -10,6 +10,7 @@ from anoaudit.options import ImageInput, option
 
 METRICS = ("l1", "l2", "dssim", "msgms")
 OF_ROWS = ("l1", "l2")
+PIXELS = 16 * 512 * 512  # in a step, at most (our choice): about 1.5 GiB with the default network
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,12 @@ class LampOptions:
         8192,
     )
     epochs: int | None = option(None, "auto: as many as make 1,500 steps, from 20 to 300", 1, 100_000)
-    batch_size: int | None = option(None, "auto: 128 rows, 16 images", 2, 1_000_000)
+    batch_size: int | None = option(
+        None,
+        "auto: 128 rows, 16 images, fewer where they (or their tiles) are larger than 512 pixels a side",
+        2,
+        1_000_000,
+    )
     optimizer: Literal["adam", "rmsprop", "sgd"] = option("adam", "the optimiser")
     lr: float = option(1e-3, "the optimiser's step", 1e-8, 10.0)
     weight_decay: float = option(0.0, "the optimiser's weight decay", 0.0, 1.0)
@@ -90,10 +96,13 @@ class LampOptions:
                     f"--set {name}: lamp on {'a table' if kind == 'table' else kind} does not heed it",
                     "leave it out; see `anoaudit methods lamp`",
                 )
-        usual = USUAL[kind]
+        usual = USUAL[kind] | ({} if kind == "table" else {"batch_size": self._batch()})
         chosen = replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})
         _check(chosen, kind)
         return chosen
+
+    def _batch(self) -> int:
+        return min(16, max(2, PIXELS // (self.tile or self.images.size or 1) ** 2))
 
 
 FOR_IMAGES, FOR_TABLES = ("smooth", "size", "fit", "tile", "width", "depth", "encoder"), ("hidden",)
@@ -101,7 +110,7 @@ USUAL: dict[str, dict[str, Any]] = {
     "table": {"metric": "l2", "top": 1.0, "hidden": 64, "batch_size": 128},
     "images": {
         "metric": "l2", "top": 0.01, "smooth": 9, "size": 128, "fit": "pad", "width": 16, "depth": 4, "latent": 16,
-        "encoder": "frozen", "batch_size": 16,
+        "encoder": "frozen",
     },
 }  # fmt: skip
 assert {name for values in USUAL.values() for name in values} <= {f.name for f in fields(LampOptions)}
