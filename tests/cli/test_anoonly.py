@@ -5,13 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+
+from anoaudit.methods.anoonly import method
+from anoaudit.methods.anoonly.options import AnoOnlyOptions
+from anoaudit.training.features import LocationScaler, RowBatches
 
 from .conftest import Run, make_images, make_table
 
@@ -146,6 +152,55 @@ def test_fine_tuning_needs_a_backbone_with_batch_normalisation(
     assert (none.code, "needs a backbone that can be trained" in none.err) == (2, True)
 
 
+@pytest.mark.parametrize(("more", "follows"), [([], False), (["statistics=batch"], True)])
+def test_a_fine_tuned_backbone_keeps_its_statistics_unless_asked(
+    run: Run, tmp_path: Path, tiles: tuple[Path, Path], weights: Path, monkeypatch: pytest.MonkeyPatch,
+    more: list[str], follows: bool,
+) -> None:  # fmt: skip
+    """Seen where training is over: the backbone's running statistics against those of the file."""
+    trained: list[torch.nn.Module] = []
+    look_back = method._look_back
+    monkeypatch.setattr(method, "_look_back", lambda module, *rest: (trained.append(module), look_back(module, *rest)))
+    data, labels = tiles
+    options = sets("fine_tune=true", "epochs=1", "steps=2", "batch_size=8", *more)
+    done = run(
+        "fit",
+        data,
+        "-o",
+        tmp_path / "m.anoaudit",
+        "--method",
+        "anoonly",
+        "--labels",
+        labels,
+        "--weights",
+        weights,
+        *options,
+    )
+    assert done.code == 0, done.err
+    given = load_file(weights)
+    state = trained[-1].state_dict()
+    moved = [not torch.equal(state[f"backbone.net.{name}"], given[name]) for name in given if "running_mean" in name]
+    learned = [not torch.equal(state[f"backbone.net.{name}"], given[name]) for name in given if "conv" in name]
+    assert moved
+    assert all(moved) if follows else not any(moved)
+    assert any(learned)
+
+
+def test_a_feature_that_hardly_moves_is_not_blown_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.tensor([[0.0, 1.0, 5.0], [10.0, 1.0 + 1e-6, 5.0], [4.0, 1.0, 5.0]])
+    monkeypatch.setattr(method, "extract", lambda *_, **__: RowBatches(rows, np.zeros(3, dtype=np.int8)))
+    scaler = LocationScaler(3, None, per_location=False, off=True)
+    trainer: Any = SimpleNamespace(
+        device=torch.device("cpu"), seed=0, reporter=None, checkpoints=SimpleNamespace(folder=Path())
+    )
+    items: Any = SimpleNamespace(labels=np.zeros(3, dtype=np.int8))
+    options = AnoOnlyOptions().for_data("images")
+    scaled = method._pooled(items, torch.nn.Identity(), scaler, options, trainer).rows
+    assert scaled[:, 0].tolist() == pytest.approx([0.0, 1.0, 0.4])
+    assert scaled[:, 1].abs().max() < 1e-3
+    assert scaled[:, 2].tolist() == [0.0, 0.0, 0.0]
+
+
 @pytest.mark.parametrize(
     ("labels", "said"),
     [([None] * 60, "found 0"), ([0] * 60, "found 0"), ([1] + [None] * 59, "found 1"), ([1] * 60, "60 of 60 items"),
@@ -181,7 +236,8 @@ def test_without_labels_it_says_how_to_give_them(run: Run, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(["base=devnett"], "one of devnet"), (["fine_tune=true"], "on a table does not heed"), (["loss=linear"], "does not heed"),
+    [(["base=devnett"], "one of devnet"), (["fine_tune=true"], "on a table does not heed"),
+     (["statistics=batch"], "does not heed"), (["loss=linear"], "does not heed"),
      (["base=devnet", "partners=3"], "does not heed"), (["pretrain=0"], "does not heed"), (["steps=3"], "does not heed")],
 )  # fmt: skip
 def test_wrong_options_are_one_line(run: Run, tmp_path: Path, options: list[str], said: str) -> None:

@@ -35,7 +35,8 @@ AT_ONCE = 64
 BN_BACKBONES = "resnet18, mobilenetv2_100 or efficientnet_b0"
 OPTIMIZERS: dict[str, Literal["adam", "rmsprop"]] = {"devnet": "rmsprop", "prenet": "rmsprop"}
 DEAD = 1e-2  # of the root mean square range of pooled features (ours)
-LOST, SEEN = "after training the known anomalies themselves do not rank", 0.8
+LOST = "after training the known anomalies themselves do not rank"  # how the warning of `_look_back` begins
+SEEN = 0.8  # AUROC of known anomalies against unlabelled items, both trained on, below which it is given (ours)
 FINAL_LR = 1e-5  # prenet's step falls to it along half a cosine
 
 #: A batch as it is cached (features, or pixels with fine_tune) → features float32[B, F].
@@ -170,7 +171,7 @@ def _fine_tune(items: TrainingItems, options: AnoOnlyOptions, trainer: Trainer) 
         )
     if options.supervision == "anomaly-only" and not has_batch_norm(pretrained):
         raise UsageError(
-            "this backbone has no batch normalisation, through which normal images act with supervision=anomaly-only",
+            "this backbone has no batch normalisation, which training it with supervision=anomaly-only is made for",
             f"take one that has, {BN_BACKBONES} say, or leave fine_tune out, or use --set supervision=full",
         )
     scaler = LocationScaler(pretrained.channels, None, per_location=False, off=options.scaling != "standard")
