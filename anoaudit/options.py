@@ -191,12 +191,13 @@ def describe(cls: type[Any]) -> list[tuple[str, str, str, str]]:
     hints = typing.get_type_hints(cls)
     rows = []
     for f in fields(cls):
-        default = "auto" if f.default is None else "" if f.default is MISSING else _shown(f.default)
+        default = "auto" if f.default is None else "" if f.default is MISSING else shown(f.default)
         rows.append((f.name, describe_type(hints[f.name], f), default, str(f.metadata.get("help", ""))))
     return rows
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as `--set` takes it."""
     if isinstance(value, bool):
         return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

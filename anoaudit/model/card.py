@@ -9,6 +9,7 @@ from anoaudit.errors import AnoauditError
 from anoaudit.methods.registry import find_method
 from anoaudit.model.alpha import alpha_facts, estimate_line, sensitivity_line
 from anoaudit.model.manifest import Manifest
+from anoaudit.options import shown
 
 CALIBRATIONS = {
     "conformal-clean": "split-conformal on {n} known normals kept out of training: exact for new normal data, "
@@ -59,7 +60,7 @@ def card_facts(manifest: Manifest) -> list[tuple[str, str]]:
         found.append(("backbone", backbone_line(manifest.backbone)))
     if "memories" in training:
         found.append(("memories", memories_line(training["memories"])))
-    options = ", ".join(f"`{key}={_shown(value)}`" for key, value in heeded_options(manifest).items())
+    options = ", ".join(f"`{key}={shown(value)}`" for key, value in heeded_options(manifest).items())
     return [
         *found,
         ("p-values", CALIBRATIONS[values["kind"]].format(**values)),
@@ -83,13 +84,6 @@ def heeded_options(manifest: Manifest) -> dict[str, Any]:
     except (AnoauditError, AttributeError, TypeError):
         return options
     return {key: value for key, value in options.items() if key not in deaf}
-
-
-def _shown(value: Any) -> str:
-    """As `--set` takes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _alpha(training: dict[str, Any]) -> str:
