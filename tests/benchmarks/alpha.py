@@ -102,9 +102,8 @@ def ranking(
         options = LoeOptions(detector="deep-svdd", scaling="none").for_data("table")
         pair, _ = trained(Protocol(scaled, labels, scaled, labels), options, seed, alpha)
         scores = scores_of(pair, scaled)
-    if labels.sum() == 0:
-        return None
-    return float(auroc(labels == 1, scores)), float(average_precision(labels == 1, scores))
+    area, precision = auroc(labels == 1, scores), average_precision(labels == 1, scores)
+    return None if area is None or precision is None else (area, precision)
 
 
 def measure(cell: str) -> dict[str, Any]:

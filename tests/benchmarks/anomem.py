@@ -37,9 +37,9 @@ from loe_cifar import images, pixels
 from loe_tables import Protocol, scores_of, trained
 from torch import Tensor
 
+from anoaudit.data.images import ImageFolder
 from anoaudit.data.items import ImageSpec
 from anoaudit.data.source import open_dataset
-from anoaudit.data.tables import ColumnOptions
 from anoaudit.methods.anomem import method
 from anoaudit.methods.anomem.deviation import FLOOR, AnoMemDetector
 from anoaudit.methods.anomem.options import AnoMemOptions
@@ -125,7 +125,8 @@ def mahalanobis(known_ND: Tensor, new_ND: Tensor) -> Tensor:
     covariance = torch.cov(known_ND.T)
     covariance = 0.99 * covariance + 0.01 * covariance.diagonal().mean() * torch.eye(len(covariance))
     away = new_ND - mean
-    return (away * torch.linalg.solve(covariance, away.T).T).sum(1)
+    found: Tensor = (away * torch.linalg.solve(covariance, away.T).T).sum(1)
+    return found
 
 
 def fit(
@@ -247,9 +248,10 @@ def measure_folder(cell: str) -> dict[str, Any]:
 
 
 def pictures(folder: Path, size: int) -> tuple[Pictures, list[str]]:
-    dataset = open_dataset(str(folder), ColumnOptions(), None, None)
+    dataset = open_dataset(str(folder))
+    assert isinstance(dataset, ImageFolder)
     found = np.concatenate([chunk.values for chunk in dataset.chunks(ImageSpec(size, size), 64)])
-    return found, [path.relative_to(folder).as_posix() for path in dataset.paths]  # type: ignore[union-attr]
+    return found, dataset.ids
 
 
 def read(folder: Path, size: int, anomalous: int) -> Pictures:

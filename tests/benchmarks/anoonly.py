@@ -124,7 +124,8 @@ def means(cells: dict[str, Any], family: str, setting: int) -> dict[tuple[str, .
         if parts[0] == family and parts[-1] in seeds:
             key = (parts[setting], *(parts[3:5] if family != "piped" else ()))
             found.setdefault(key, []).append((figures["auroc"], figures["ap"]))
-    return {key: (*map(float, np.mean(values, axis=0)), len(values)) for key, values in found.items()}
+    averages = {key: np.mean(values, axis=0) for key, values in found.items()}
+    return {key: (float(mean[0]), float(mean[1]), len(found[key])) for key, mean in averages.items()}
 
 
 def chart(cells: dict[str, Any]) -> str:

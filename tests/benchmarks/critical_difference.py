@@ -111,10 +111,15 @@ def chart(title: str, panels: list[tuple[str, dict[str, Any]]], marked: str, mea
 
 
 def _panel(heading: str, found: dict[str, Any], marked: str, left: int, measure: str) -> list[str]:
-    k, half, mean = found["columns"], found["critical_difference"] / 2, found["mean_ranks"]
+    k: int = found["columns"]
+    half: float = found["critical_difference"] / 2
+    mean: dict[str, float] = found["mean_ranks"]
     low, high = min(mean.values()) - half, max(mean.values()) + half
     ticks = [tick for tick in range(1, k + 1) if low <= tick <= high and (k < 12 or tick % 2)]
-    place = lambda rank: round(left + LEFT + (rank - low) / (high - low) * WIDE, 1)  # noqa: E731
+
+    def place(rank: float) -> float:
+        return round(left + LEFT + (rank - low) / (high - low) * WIDE, 1)
+
     bottom = TOP + ROW * k
     p = found["friedman_p"]
     chance = "< 0.001" if p < 1e-3 else f"= {p:.3f}"

@@ -27,7 +27,7 @@ from anoaudit.cli import main
 checkpoint.SECONDS_BETWEEN = 0.3
 main(sys.argv[1:])
 """
-CASES = {
+CASES: dict[str, list[str | Path]] = {
     "sensors-ntl": [SAMPLES / "sensors.parquet", "--set", "detector=ntl", "--set", "epochs=150"],
     "sensors-deep-svdd": [SAMPLES / "sensors.parquet", "--set", "detector=deep-svdd", "--set", "epochs=300"],
     "parts-deep-svdd": [SAMPLES / "parts", "--backbone", "none", "--set", "detector=deep-svdd", "--set", "epochs=6"],

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -95,6 +96,8 @@ def split(labels: Labels, seed: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[
 class Task:
     """What is trained and tested: the batches, a fresh head, the inlet to it."""
 
+    make: Callable[[], Reconstruction]
+
     def __init__(self, name: str, metric: str, seed: int, budget: str) -> None:
         self.seed, self.inlet, self.batch = seed, UnitPixels() if name not in QUICK_TABLES else None, 16
         if name in QUICK_TABLES:
@@ -116,7 +119,7 @@ class Task:
             size = 64 if budget == "quick" else 128
             images, self.labels = pictures(name, size)
             train, test = split(self.labels, seed)
-            self.make = lambda: ImageReconstruction(ConvAutoencoder(size, size), metric, 0.01)  # type: ignore[assignment]
+            self.make = lambda: ImageReconstruction(ConvAutoencoder(size, size), metric, 0.01)
             self.train = PixelBatches(images[train], self.labels[train])
             self.test = torch.from_numpy(images[test])
         self.truth = self.labels[test]
@@ -124,7 +127,7 @@ class Task:
     def trained(self, optimiser: str, amplifier: Literal["log", "none"], factor: float = 1.0) -> tuple[Any, float]:
         """A head trained on one of the losses, and the mean ratio of the gradients' norms where it is amplified."""
         seed_everything(self.seed, CPU)
-        head: Reconstruction = self.make()
+        head = self.make()
         parameters = list(head.parameters())
         ratios: list[float] = []
         steps = 0
@@ -157,13 +160,13 @@ class Task:
                 "auroc": auroc(self.truth, scores),
                 "ap": average_precision(self.truth, scores),
                 "error": head.errors(x).mean(),
-            }  # type: ignore[dict-item]
+            }
         found = [head.score_and_map(self.inlet(part)) for part in torch.split(self.test, 32)]
         scores, means = torch.cat([s for s, _ in found]).numpy(), torch.cat([m.mean((1, 2)) for _, m in found]).numpy()
         return {
             "auroc": auroc(self.truth, scores), "ap": average_precision(self.truth, scores),
             "auroc_mean": auroc(self.truth, means), "error": head.errors(self.inlet(x)).mean(),
-        }  # type: ignore[dict-item]  # fmt: skip
+        }  # fmt: skip
 
 
 def norm(loss: Tensor, parameters: list[nn.Parameter]) -> float:

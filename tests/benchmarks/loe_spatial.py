@@ -92,7 +92,7 @@ def measure(cell: str) -> dict[str, Any]:
         options = LoeOptions(detector=detector, assignment=assignment, **extra).for_data("images")  # type: ignore[arg-type]
         scores = scores_of(maps, y, options, float(ratio), int(seed))
     return {
-        "auroc": float(auroc(y, scores)), "ap": float(average_precision(y, scores)), "items": len(ids),
+        "auroc": auroc(y, scores), "ap": average_precision(y, scores), "items": len(ids),
         "anomalies": int(y.sum()), "seconds": round(time.perf_counter() - began, 1),
     }  # fmt: skip
 

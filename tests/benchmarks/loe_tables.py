@@ -189,7 +189,9 @@ def measure(cell: str) -> dict[str, Any]:
 def auroc(scores: npt.NDArray[np.float64], labels: Labels) -> float:
     from anoaudit.reports.metrics import auroc as measured
 
-    return float(measured(labels == 1, scores))
+    found = measured(labels == 1, scores)
+    assert found is not None  # both kinds are tested
+    return found
 
 
 def agrees(ours: list[float], theirs: tuple[float, float] | None) -> bool:
@@ -230,7 +232,8 @@ def rank_correlation(pairs: list[tuple[float, float]]) -> float:
 
 def compared(cells: dict[str, Any]) -> tuple[list[list[str]], dict[str, Any]]:
     """Rows of the comparison with the paper, and what they add up to."""
-    rows, columns, noisy = [], {}, 0
+    columns: dict[str, list[tuple[float, float]]] = {}  # ours and the paper's, a pair a table
+    rows, noisy = [], 0
     for detector in DETECTORS:
         for table, assignment in itertools.product((*NAMED, *OTHERS), ASSIGNMENTS):
             start = f"{table}/{detector}/{assignment}/"

@@ -116,7 +116,8 @@ def table(name: str) -> pl.DataFrame:
     frame = pl.read_parquet(DATA / "tables" / f"{name}.parquet")
     if len(frame) <= ROWS:
         return frame
-    return frame[np.sort(np.random.default_rng(0).permutation(len(frame))[:ROWS]).tolist()]
+    kept: list[int] = np.sort(np.random.default_rng(0).permutation(len(frame))[:ROWS]).tolist()
+    return frame[kept]
 
 
 def real(name: str, seed: int) -> dict[str, Any]:

@@ -163,8 +163,8 @@ def _apart(work: Callable[[], dict[str, Any]], limit: int) -> dict[str, Any]:
     code = os.waitstatus_to_exitcode(status)
     if not text:
         return {"skipped": f"over {limit} s" if code == -signal.SIGXCPU else f"ended with status {code}"}
-    answer: dict[str, Any] = json.loads(text)
-    return answer
+    told: dict[str, Any] = json.loads(text)
+    return told
 
 
 def _resident_mib() -> float:

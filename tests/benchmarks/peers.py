@@ -49,7 +49,7 @@ def main() -> None:
         for name in COLUMNS for seed in range(given.seeds if name in peers.RANDOM else 1) for table in halves
     ]  # fmt: skip
     if given.budget == "full":  # of the deep ones one seed of all, the small tables first, before the others
-        every.sort(key=lambda cell: _turn(*cell.split("/"), sizes))
+        every.sort(key=lambda cell: _turn(cell, sizes))
     quick = [cell for cell in every if cell.split("/")[1] not in peers.DEEP]
     wanted = [cell for cell in (every if given.budget == "full" else quick) if given.wants(cell)]
     results = Results("peers", given)
@@ -58,7 +58,7 @@ def main() -> None:
 
     def measure(cell: str) -> dict[str, Any]:
         table, name, seed = cell.split("/")
-        before = results.cells.get(f"{table}/{name}/0", {})
+        before: dict[str, Any] = results.cells.get(f"{table}/{name}/0", {})
         if "skipped" in before and (name in peers.DEEP or before["skipped"].startswith("over")):
             return before
         rows, anomalous = board_rows(table)
@@ -92,7 +92,8 @@ def main() -> None:
     )
 
 
-def _turn(table: str, name: str, seed: str, sizes: dict[str, int]) -> tuple[int, int]:
+def _turn(cell: str, sizes: dict[str, int]) -> tuple[int, int]:
+    table, name, seed = cell.split("/")
     return (1 + int(seed), sizes[table]) if name in peers.DEEP else (0, 0)
 
 

@@ -68,7 +68,8 @@ def efron_mle(scores: Array) -> float:
 def central_matching(scores: Array) -> float:
     """Efron 2004: a parabola through the log density of the log scores between two quantiles, and the normal's share."""
     t = _log(scores)
-    counts, edges = np.histogram(t, bins=np.linspace(*np.quantile(t, [0.1, 0.7]), 13))
+    low, high = np.quantile(t, [0.1, 0.7])
+    counts, edges = np.histogram(t, bins=np.linspace(low, high, 13))
     x = (edges[1:] + edges[:-1]) / 2
     c2, c1, c0 = np.polyfit(x - x.mean(), np.log(np.maximum(counts, 0.5) / (len(t) * (edges[1] - edges[0]))), 2)
     if c2 >= 0:

@@ -20,11 +20,13 @@ DATA, WEIGHTS = SHARED / "data", SHARED / "weights"
 TABLES = ("thyroid", "cardio", "satellite", "shuttle")
 IMAGES = {"cubes": DATA / "cubes", "piped": DATA / "piped" / "PA_BDP01_TL"}
 TRUTH = {"cubes": DATA / "cubes" / "labels.csv", "piped": DATA / "piped" / "labels.csv"}
-BACKBONES = {
-    "mobilenetv2_100": ["--backbone", "mobilenetv2_100", "--weights", WEIGHTS / "mobilenetv2_100.safetensors"]
-    + ["--backbone-arg", "mean=0.5", "--backbone-arg", "std=0.5"],
+BACKBONES: dict[str, list[str | Path]] = {
+    "mobilenetv2_100": [
+        "--backbone", "mobilenetv2_100", "--weights", WEIGHTS / "mobilenetv2_100.safetensors",
+        "--backbone-arg", "mean=0.5", "--backbone-arg", "std=0.5",
+    ],
     "none": ["--backbone", "none"],
-}
+}  # fmt: skip
 
 
 def measure(cell: str) -> dict[str, Any]:

@@ -13,10 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_models import IMAGES, WIDTH, facts, image_model, row_model, tiny_scores, write_tiny
+from tiny_models import IMAGES, TABLE, WIDTH, facts, image_model, row_model, tiny_scores, write_tiny
 
 from anoaudit.errors import AuditError
-from anoaudit.model import artefact
 from anoaudit.model.artefact import load_model, write_model
 from anoaudit.model.calibration import Calibration, conformal, fit_null
 from anoaudit.model.card import render_card
@@ -148,7 +147,7 @@ def test_a_directory_that_may_not_be_listed(model: Path, monkeypatch: pytest.Mon
     def deny(path: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(artefact.os, "scandir", deny)
+    monkeypatch.setattr(os, "scandir", deny)
     refused(model, "Permission denied")
 
 
@@ -188,12 +187,12 @@ def test_swapped_files(tmp_path: Path, model: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spec", "graph"),
-    [(None, row_model(WIDTH + 1)), (IMAGES, row_model()), (None, image_model())],
+    [(TABLE, row_model(WIDTH + 1)), (IMAGES, row_model()), (TABLE, image_model())],
     ids=["width", "images", "table"],
 )
 def test_the_graph_fits_the_input(tmp_path: Path, spec: Any, graph: Any) -> None:
     with pytest.raises(AuditError, match="differ in their"):
-        write_tiny(tmp_path / "m", *([spec] if spec else []), graph=graph.SerializeToString(), outputs=("score",))
+        write_tiny(tmp_path / "m", spec, graph=graph.SerializeToString(), outputs=("score",))
     assert os.listdir(tmp_path) == []
 
 

@@ -186,7 +186,7 @@ def test_giant_constant_sizes(make: Any) -> None:
         ("ConstantOfShape", ["s"], [1] * 40 + [10**10]), ("ConstantOfShape", ["s"], [1] * 1000),
         ("HannWindow", ["s"], 10**10), ("CenterCropPad", ["items", "s"], [10**10]), ("DFT", ["items", "s"], 10**10),
         ("Pad", ["items", "s"], [0, 0, 0, 10**10]), ("Resize", ["items", "", "", "s"], [10**5, 10**5]),
-        ("Resize", ["items", "", "s"], np.float32([1e5, 1e5])), ("AffineGrid", ["items", "s"], [1, 1, 10**5, 10**5]),
+        ("Resize", ["items", "", "s"], np.full(2, 1e5, dtype=np.float32)), ("AffineGrid", ["items", "s"], [1, 1, 10**5, 10**5]),
     ],
 )  # fmt: skip
 def test_giant_constant_sizes_of_other_operators(operator: str, inputs: list[str], size: Any) -> None:

@@ -107,7 +107,7 @@ def test_missing_fields(key: str) -> None:
     assert "schema" in refusal(values) if key == "schema" else f"{key!r} is missing" in refusal(values)
 
 
-WRONG = {
+WRONG: dict[str, list[Any]] = {
     "anoaudit": [None, 1, []],
     "method": [None, 1, ["loe"]],
     "options": [None, [], "x"],
