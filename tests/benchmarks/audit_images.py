@@ -2,8 +2,9 @@
 
 usage: python tests/benchmarks/audit_images.py [--only cubes,cifar10_3] [--seeds 1] [--budget quick|full]
 quick: the seven families that were developed on; full: `cubes`, all of `piped`, CIFAR-10 one class against the rest (120 images
-of the class, anomalies from the others; see image_sets.py) at 5, 10, 20 %. The same images are fitted and scored, without
-labels, the backbone mobilenetv2_100, all options as they are by default (so --contamination is 0.1 whatever the true share).
+of the class, anomalies from the others; see image_sets.py), and folders that hold several of these, at 5, 10, 20 %. The same
+images are fitted and scored, without labels, the backbone mobilenetv2_100, all options as they are by default (so
+--contamination is 0.1 whatever the true share).
 
 `default` cells run the program's fit and audit with the exported graph replaced by the detector that it is made of, and each
 image's features computed once; `whole` cells run the program as a user does, for its seconds and memory. `removed` is the same
@@ -31,7 +32,7 @@ import polars as pl
 import torch
 from harness import Results, anoaudit, print_table, settings
 from image_peers import ALPHA, PEERS, POOLED, PYTHON, peer_scores
-from image_sets import ARGUMENTS, CIFAR, DEV, RATIOS, WEIGHTS, backbone, families, features_of, mixed
+from image_sets import ARGUMENTS, CIFAR, DEV, GROUPS, RATIOS, WEIGHTS, backbone, families, features_of, mixed
 from peer_detectors import EMBEDDING
 from torch import Tensor, nn
 
@@ -45,6 +46,7 @@ from anoaudit.reports.metrics import auroc, average_precision, precision_at
 from anoaudit.scoring.decisions import make_rule
 from anoaudit.training.fitting import FitSettings, fit_detector
 
+KINDS = ("defects", "cifar10", "defects, groups", "cifar10, groups")
 WHOLE = ("cubes", "PA_BRG01_RL", "cifar10_0")
 
 
@@ -93,13 +95,14 @@ def without_export(family: str) -> Iterator[None]:
         TorchSession.exported = detector.eval()
         return b""
 
-    memo = MEMO.setdefault(family, Memo(backbone(False)))
+    if family not in MEMO:
+        MEMO[family] = Memo(backbone(False))
     place = "anoaudit.training.fitting."
     with (
         mock.patch(place + "export", export), mock.patch("anoaudit.methods.loe.method.export", export),
         mock.patch(place + "Session", TorchSession), mock.patch("anoaudit.auditing.Session", TorchSession),
         mock.patch(place + "check_parity", return_value={}), mock.patch(place + "opset_of", return_value=0),
-        mock.patch(place + "_backbone", return_value=(memo, {}, [])),
+        mock.patch(place + "image_network", return_value=(MEMO[family], {}, [])),
     ):  # fmt: skip
         yield
 
@@ -116,7 +119,7 @@ def default_table(family: str, folder: Path, seed: int) -> pl.DataFrame:
     with tempfile.TemporaryDirectory() as name, without_export(family):
         fitted = fit_detector(dataset, chosen, Path(name, "part"), False, lambda *_: False, Reporter())
         out = Path(name, "scores.parquet")
-        audit("m", dataset, chosen, fitted, out, make_rule(None, None, None), False, Reporter())
+        audit("m", dataset, chosen, fitted, out, make_rule(None, None, None), (), Reporter())
         return pl.read_parquet(out)
 
 
@@ -163,17 +166,17 @@ def measure(cell: str) -> dict[str, Any]:
 
 
 def half_of(family: str) -> str:
-    return "dev" if family in DEV else "confirm"
+    return "dev" if set(family.split("+")) <= set(DEV) else "confirm"
 
 
 def kind_of(family: str) -> str:
-    return "cifar10" if family in CIFAR else "defects"
+    return ("cifar10" if family.startswith("cifar10") else "defects") + (", groups" if "+" in family else "")
 
 
-def by_set(cells: dict[str, Any], half: str, kind: str = "") -> dict[tuple[str, str], dict[str, dict[str, float]]]:
-    """(family, ratio) → column → means over the seeds that all columns have; of the columns with all of the half and kind."""
+def by_set(cells: dict[str, Any], half: str, *kinds: str) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
+    """(family, ratio) → column → means over the seeds that all columns have; of the columns with all of the half and kinds."""
     sets = [
-        (family, ratio) for family in all_families() if half_of(family) == half and kind in ("", kind_of(family))
+        (family, ratio) for family in all_families() if half_of(family) == half and kind_of(family) in kinds
         for ratio in RATIOS if f"{family}/{ratio}/default/0" in cells
     ]  # fmt: skip
     columns = [
@@ -181,7 +184,9 @@ def by_set(cells: dict[str, Any], half: str, kind: str = "") -> dict[tuple[str, 
     ]
     found = {}
     for family, ratio in sets:
-        runs = {column: [cells.get(f"{family}/{ratio}/{column}/{seed}") for seed in range(100)] for column in columns}
+        runs = {
+            column: [cells.get(f"{family}/{ratio}/{column}/{seed}", {}) for seed in range(100)] for column in columns
+        }
         seeds = [seed for seed in range(100) if all(runs[column][seed] for column in columns)]
         found[family, ratio] = {
             column: {
@@ -194,11 +199,11 @@ def by_set(cells: dict[str, Any], half: str, kind: str = "") -> dict[tuple[str, 
 
 
 def summary(cells: dict[str, Any]) -> list[dict[str, Any]]:
-    """Means over family × ratio, dev and confirm apart."""
+    """Means over family × ratio, dev and confirm apart; of folders with one kind of thing."""
     found = []
     whole_seconds = [c["seconds"] for name, c in cells.items() if "/whole/" in name]
     for half in ("dev", "confirm"):
-        means = by_set(cells, half)
+        means = by_set(cells, half, *KINDS[:2])
         columns = [column for column in next(iter(means.values()), {}) if column != "places"]
         aurocs = np.array([[entry[column]["auroc"] for column in columns] for entry in means.values()])
         ranks = np.array([[(row > value).sum() + ((row == value).sum() + 1) / 2 for value in row] for row in aurocs])
@@ -221,7 +226,7 @@ def by_kind(cells: dict[str, Any]) -> list[dict[str, Any]]:
     """All columns and the default's places alone, CIFAR-10 apart from the folders of defects."""
     found = []
     for half in ("dev", "confirm"):
-        for kind in ("defects", "cifar10"):
+        for kind in KINDS:
             means = list(by_set(cells, half, kind).values())
             for column in means[0] if means else ():
                 here = [entry[column] for entry in means]
@@ -240,6 +245,7 @@ def decisions(cells: dict[str, Any]) -> list[dict[str, Any]]:
             here = [
                 c for name, c in cells.items()
                 if name.split("/")[1:3] == [ratio, "default"] and half_of(name.split("/")[0]) == half and c["p_values"]
+                and "+" not in name
             ]  # fmt: skip
             if not here:
                 continue
@@ -258,7 +264,7 @@ def decisions(cells: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def all_families() -> list[str]:
-    return [*families(), *CIFAR]
+    return [*families(), *CIFAR, *GROUPS]
 
 
 def main() -> None:

@@ -37,23 +37,28 @@ PYTHON = os.environ.get("ANOAUDIT_PEERS_PYTHON")
 
 
 def knn(x: Pooled, seed: int) -> Scores:
-    return NearestNeighbors(n_neighbors=6).fit(x).kneighbors(x)[0][:, 5]  # the first is the image itself
+    found: Scores = NearestNeighbors(n_neighbors=6).fit(x).kneighbors(x)[0][:, 5]  # the first is the image itself
+    return found
 
 
 def iforest(x: Pooled, seed: int) -> Scores:
-    return -IsolationForest(random_state=seed).fit(x).score_samples(x)
+    found: Scores = -IsolationForest(random_state=seed).fit(x).score_samples(x)
+    return found
 
 
 def reduced(x: Pooled) -> Pooled:
-    return PCA(min(16, len(x) // 4), random_state=0).fit_transform(x)
+    found: Pooled = PCA(min(16, len(x) // 4), random_state=0).fit_transform(x)
+    return found
 
 
 def mcd(x: Pooled, seed: int) -> Scores:
-    return MinCovDet(random_state=seed).fit(reduced(x)).mahalanobis(reduced(x))
+    found: Scores = MinCovDet(random_state=seed).fit(reduced(x)).mahalanobis(reduced(x))
+    return found
 
 
 def gmm(x: Pooled, seed: int) -> Scores:
-    return -GaussianMixture(1, random_state=seed).fit(reduced(x)).score_samples(reduced(x))
+    found: Scores = -GaussianMixture(1, random_state=seed).fit(reduced(x)).score_samples(reduced(x))
+    return found
 
 
 ON_POOLED: dict[str, Callable[[Pooled, int], Scores]] = {"kNN": knn, "IForest": iforest, "MCD": mcd, "GMM": gmm}
@@ -95,7 +100,7 @@ def embedding(family: str, seed: int) -> dict[tuple[str, str], tuple[Scores, flo
         ]
         line += ["--raw", "--detectors", ",".join(EMBEDDING), "--seed", str(seed)]
         subprocess.run(line, check=True, capture_output=True)
-        found = {}
+        found: dict[tuple[str, str], tuple[Scores, float]] = {}
         for ratio, (_, scores) in files.items():
             with np.load(scores) as arrays:
                 report: dict[str, Any] = json.loads(str(arrays["report"]))

@@ -1,8 +1,9 @@
 """The image families of the benchmarks, mixed with the program's own `contaminate`, and their features, computed once.
 
 A family is `cubes` or a paper type of `piped`; PU_PNG01_TL, of which there are no defects, gets those of the other types. All
-sets have at most 150 images (cubes at 20 %: 145), so nothing is subsampled. The data and mobilenetv2_100's weights lie beside
-the checkout, the features under tests/benchmarks/cache/, which git ignores.
+sets have at most 150 images (cubes at 20 %: 145), so nothing is subsampled. Families joined by + are mixed each by itself and
+lie in one folder, as a user's folder holds several kinds of things; of CIFAR-10's, no class that is there is another's anomaly.
+The data and mobilenetv2_100's weights lie beside the checkout, the features under tests/benchmarks/cache/, which git ignores.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from anoaudit import api
+from anoaudit.data.images import ImageFolder
 from anoaudit.data.items import ImageSpec
 from anoaudit.data.source import open_dataset
-from anoaudit.data.tables import ColumnOptions
 from anoaudit.nets.backbones import BackboneOptions, make_backbone
 
 DATA, WEIGHTS = SHARED / "data", SHARED / "weights" / "mobilenetv2_100.safetensors"
@@ -42,6 +43,13 @@ CIFAR = [f"cifar10_{label}" for label in range(10)]
 OF_CIFAR, OTHERS = 120, 12  # images of each class, and those of them that are anomalies of another class
 # Developed on; the others confirm. (CIFAR-10's classes 0 and 4 are development data among the tables of embeddings, too.)
 DEV = ("cubes", "PA_BDP01_TL", "PA_BRG01_RL", "PA_BTN01_RL", "PA_ZPB01_RL", "cifar10_0", "cifar10_4")
+GROUPS = (
+    "PA_BDP01_TL+PA_BTN01_RL", "PA_BRG01_RL+PA_ZPB01_RL", "cubes+PA_BRG01_RL",
+    "PA_BDP01_TL+PA_BRG01_RL+PA_BTN01_RL+PA_ZPB01_RL", "cifar10_0+cifar10_4",
+    # Those of the other families, in the order of their names.
+    "PA_BFT01_TL+PA_BRG02_RL+PA_BRG03_TL", "PA_FLR01_TL+PA_FLR02_TL+PA_FVN01_TL", "PA_FVN02_RL+PA_GLA01_TL+PU_PNG01_TL",
+    "cifar10_1+cifar10_2", "cifar10_3+cifar10_5", "cifar10_6+cifar10_7", "cifar10_8+cifar10_9",
+)  # fmt: skip
 HOLDERS: list[tempfile.TemporaryDirectory[str]] = []
 
 
@@ -63,31 +71,43 @@ def root_of(family: str) -> Path:
 
 @cache
 def mixed(family: str, ratio: str, seed: int) -> tuple[Path, dict[str, int]]:
-    """A folder with that share of anomalies, and id → 0 or 1."""
-    place = folder("mixed-")
-    out = place / family
+    """A folder with that share of anomalies, and id → 0 or 1; of several families a folder of such folders."""
+    out = folder("mixed-") / family
+    parts = tuple(family.split("+"))
+    if len(parts) == 1:
+        return out, mix(family, out, ratio, seed, parts)
+    found: dict[str, int] = {}
+    for part in parts:
+        found |= {f"{part}/{item}": y for item, y in mix(part, out / part, ratio, seed, parts).items()}
+    return out, found
+
+
+def mix(family: str, out: Path, ratio: str, seed: int, parts: tuple[str, ...]) -> dict[str, int]:
+    """`family`, one of the `parts` of a folder, with anomalies that no other part has, written to `out`. Returns id → 0 or 1."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     if family == WITHOUT_DEFECTS or family in CIFAR:
-        others = foreign_defects() if family == WITHOUT_DEFECTS else other_classes(family)
+        others = foreign_defects(parts) if family == WITHOUT_DEFECTS else other_classes(family, parts)
         api.contaminate(root_of(family), out, ratio=float(ratio), anomalies=str(others), seed=seed)
     else:
         labels = (DATA / ("cubes" if family == "cubes" else "piped")) / "labels.csv"
         prefix = "" if family == "cubes" else f"{family}/"
         with labels.open() as file:
             rows = [row for row in csv.DictReader(file) if row["path"].startswith(prefix)]
-        truth = place / "truth.csv"
+        truth = folder("truth-") / "truth.csv"
         lines = [f"{row['path'].removeprefix(prefix)},{row['anomaly']}\n" for row in rows]
         truth.write_text("path,anomaly\n" + "".join(lines))
         api.contaminate(root_of(family), out, ratio=float(ratio), truth=str(truth), seed=seed)
     with (out / "labels.csv").open() as file:
-        return out, {row["path"]: int(row["anomaly"]) for row in csv.DictReader(file)}
+        return {row["path"]: int(row["anomaly"]) for row in csv.DictReader(file)}
 
 
 @cache
-def foreign_defects() -> Path:
+def foreign_defects(parts: tuple[str, ...] = ()) -> Path:
+    """Those of all types that are no part."""
     place = folder("defects-")
     for family in families():
         source = root_of(family) / "defect"
-        if source.is_dir():
+        if source.is_dir() and family not in parts:
             shutil.copytree(source, place / family / "defect")
     return place
 
@@ -109,10 +129,12 @@ def cifar() -> Path:
 
 
 @cache
-def other_classes(family: str) -> Path:
+def other_classes(family: str, parts: tuple[str, ...] = ()) -> Path:
+    """A few images of each class that is no part; each part has its own."""
     place = folder("others-")
+    first = OTHERS * parts.index(family) if parts else 0
     for other in CIFAR:
-        for path in sorted(root_of(other).iterdir())[:OTHERS] if other != family else ():
+        for path in sorted(root_of(other).iterdir())[first : first + OTHERS] if other not in (family, *parts) else ():
             (place / other).mkdir(exist_ok=True)
             shutil.copyfile(path, place / other / path.name)
     return place
@@ -129,7 +151,8 @@ def backbone(pooled: bool) -> Any:
 def features(family: str, pooled: bool = False) -> tuple[dict[str, int], npt.NDArray[np.float32]]:
     """id → row, and float32[N, C, h, w] (or [N, C]) of all images of a family."""
     path = CACHE / f"images-{family}-{'pooled' if pooled else 'maps'}.npy"
-    dataset = open_dataset(str(root_of(family)), ColumnOptions(), None, None)
+    dataset = open_dataset(str(root_of(family)))
+    assert isinstance(dataset, ImageFolder)
     net = backbone(pooled)
     spec = ImageSpec(net.height, net.width)
     if not path.exists():
@@ -139,16 +162,17 @@ def features(family: str, pooled: bool = False) -> tuple[dict[str, int], npt.NDA
         temporary = path.with_suffix(f".{os.getpid()}.npy")
         np.save(temporary, found.numpy())
         temporary.rename(path)
-    ids = [path.relative_to(root_of(family)).as_posix() for path in dataset.paths]  # type: ignore[union-attr]
-    return {item: row for row, item in enumerate(ids)}, np.load(path, mmap_mode="r")
+    return {item: row for row, item in enumerate(dataset.ids)}, np.load(path, mmap_mode="r")
 
 
 def features_of(family: str, ids: list[str], pooled: bool = False) -> npt.NDArray[np.float32]:
     """The features of these items of a mixture."""
     found = []
+    known = {*families(), *CIFAR}
     for item in ids:
-        other, _, rest = item.partition("/")
-        home, name = (other, rest) if other in (*families(), *CIFAR) else (family, item)
+        home, name = family, item
+        while name.partition("/")[0] in known:  # of several families: the part, and then where its anomaly is from
+            home, _, name = name.partition("/")
         rows, values = features(home, pooled)
         found.append(values[rows[name]])
     return np.stack(found)
