@@ -30,7 +30,7 @@ class Rule:
         if self.threshold is not None:
             return f"score ≥ {self.threshold:g}"
         if self.top_count is not None:
-            return f"the {self.top_count} worst"
+            return "the worst" if self.top_count == 1 else f"the {self.top_count} worst"
         if self.top_share is not None:
             return f"the worst {self.top_share:.4g} %"
         if calibration.kind == "none":

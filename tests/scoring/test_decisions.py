@@ -121,6 +121,7 @@ def test_words() -> None:
     for calibration in (none, clean, guess):
         assert make_rule(None, 2.5, None).describe(calibration) == "score ≥ 2.5"
         assert make_rule(None, None, "7").describe(calibration) == "the 7 worst"
+        assert make_rule(None, None, "1").describe(calibration) == "the worst"
         assert make_rule(None, None, "2.5%").describe(calibration) == "the worst 2.5 %"
 
 
