@@ -6,7 +6,7 @@ checkout. quick: one seed.
 Cells TABLE/SHARE/SEED: real anomalies are drawn without replacement; where there are too few for the share, normals are left
 out, too. At most ROWS rows. The program's own pilot scores and estimate, and on the same scores the other estimators. Estimates
 are clipped to 0 … 0.49 and replaced by 0.1 where there is none, as the program does. Then AUROC and average precision of the
-default detector (trimmed Gaussian), audit mode, at the true share, half and twice it, the estimate, and 0.1; cells
+the trimmed Gaussian (`detector=gaussian`), audit mode, at the true share, half and twice it, the estimate, and 0.1; cells
 TABLE/SHARE/SEED/deep-svdd the same of a trained detector under soft. Labels are for drawing and evaluation only.
 """
 
