@@ -77,6 +77,7 @@ def fit(
     from anoaudit.methods.registry import find_method
     from anoaudit.model.alpha import DEFAULT, parse_contamination
     from anoaudit.model.artefact import SCORES
+    from anoaudit.outputs import keep_inputs_out_of
     from anoaudit.scoring.decisions import make_rule
     from anoaudit.scoring.fail_on import parse_clauses
     from anoaudit.scoring.scorer import parse_limit
@@ -114,10 +115,13 @@ def fit(
     dataset = _open(data, chosen_columns, truth, labels, fps, reporter)
     values = values.for_data(dataset.kind)
     path = Path(out) if out is not None else Path(f"{dataset.name}.anoaudit")
+    part = path.with_name(path.name + ".part")
     if path.exists() and not force:
         raise UsageError(f"{path} exists", "choose another name with -o, or replace it with --force")
     if path.exists() and force:
         _require_replaceable(path)
+    for folder in (path, part):
+        keep_inputs_out_of(folder, "-o", (data, labels, truth, weights))
     _require_fit_packages()
 
     from anoaudit.auditing import audit, write
@@ -130,7 +134,6 @@ def fit(
         {key: parsing.parse_value(value) for key, value in parsing.parse_pairs("--backbone-arg", backbone_args).items()},
         alpha is None, alpha_sensitivity,
     )  # fmt: skip
-    part = path.with_name(path.name + ".part")
     with locked(part):
         try:
             fitted = fit_detector(dataset, settings, part, resume, limit.exceeded, reporter)
@@ -169,6 +172,7 @@ def score(
     from anoaudit.data.tables import ColumnOptions
     from anoaudit.model.artefact import load_model
     from anoaudit.model.session import Session
+    from anoaudit.outputs import keep_inputs
     from anoaudit.scoring.decisions import make_rule
     from anoaudit.scoring.fail_on import parse_clauses
     from anoaudit.scoring.scorer import parse_limit, score_dataset
@@ -188,15 +192,14 @@ def score(
         )
     session = Session(loaded.graph, device)
     path = Path(out) if out is not None else Path(_session_folder(), "scores.parquet")
-    if path.resolve() in {source.resolve() for source in _sources(dataset, truth)}:
-        raise UsageError(f"{path} is what is being read; it would be overwritten", "choose another file")
+    keep_inputs(path, "out", (data, model, truth), _sources(dataset))
     with reporter.phase("scoring", None if dataset.kind == "table" else len(dataset)) as task:
         table = score_dataset(
             dataset, session, loaded.manifest.input, path, lambda _: loaded.calibration, rule,
             () if truth is None else ("truth",),
             loaded.identity(), loaded.manifest.warnings, task.update,
         )  # fmt: skip
-    return _result(table, clauses, limit, _sources(dataset, truth))
+    return _result(table, clauses, limit, _sources(dataset))
 
 
 def contaminate(
@@ -242,8 +245,11 @@ def report(
     `model` is the one that scored the table, `data` where its images are now; `top` is how many items are drawn, by default all
     flagged ones. `force` replaces a folder of maps. Raises UsageError and AuditError.
     """
+    from anoaudit.outputs import keep_inputs
     from anoaudit.reports.reader import read
 
+    if html is not None:
+        keep_inputs(Path(html), "--html", (scores, truth, model, data), table=False)
     table = read(Path(scores))
     if truth is not None:
         table = _joined(table, truth)
@@ -271,12 +277,9 @@ def _joined(table: ScoreTable, truth: str) -> ScoreTable:
     return with_truth(table, known, Path(_session_folder(), "with-truth.parquet"))
 
 
-def _sources(dataset: Dataset, truth: str | None) -> tuple[Path, ...]:
-    """The files that were read: an output must not replace them."""
-    from anoaudit.data.labels import split_spec
-
-    files = tuple(getattr(dataset, "files", ()) or getattr(dataset, "paths", ()))
-    return files + ((split_spec(truth)[0],) if truth else ())
+def _sources(dataset: Dataset) -> tuple[Path, ...]:
+    """The files that the data was read from."""
+    return tuple(getattr(dataset, "files", ()) or getattr(dataset, "paths", ()))
 
 
 def _result(table: ScoreTable, clauses: Sequence[Any], limit: Any, sources: tuple[Path, ...] = ()) -> Result:
@@ -325,8 +328,16 @@ def _device(name: str) -> None:
 
 def _require_replaceable(path: Path) -> None:
     """--force replaces a model, never somebody's folder of other things."""
-    if not (path / "manifest.json").is_file():
+    from anoaudit.model.artefact import is_model, strangers
+
+    if not is_model(path):
         raise UsageError(f"{path} is not a model; --force will not replace it", "choose another name with -o")
+    foreign = strangers(path)
+    if foreign:
+        raise UsageError(
+            f"{path} holds {foreign[0]!r}, which no fit has written; --force will not replace it",
+            "move it, or choose another name with -o",
+        )
 
 
 def _require_fit_packages() -> None:

@@ -58,6 +58,7 @@ def scored(
 def write_maps(given: Scored, out: Path, top: int | None, force: bool, reporter: Reporter) -> None:
     """Heat maps of the worst images into the folder `out`. Raises UsageError and AuditError."""
     from anoaudit.model.artefact import writing_directory
+    from anoaudit.outputs import keep_inputs_out_of
     from anoaudit.reports import mapfiles, words
     from anoaudit.scoring.maps import changed, marked, pictures, worst
 
@@ -66,6 +67,7 @@ def write_maps(given: Scored, out: Path, top: int | None, force: bool, reporter:
     if not rows.height:
         raise AuditError("no item is left to draw", "no item is readable, or --top is 0")
     dataset = _open(given)
+    keep_inputs_out_of(out, "--maps", (given.path, model.path, given.data, given.truth))
     _check_folder(out, dataset, force)
     only = marked(dataset, given.table, rows["id"])
     scores: dict[str, float] = {}
@@ -189,6 +191,7 @@ def _say_changed(count: int, reporter: Reporter) -> None:
 
 def _check_folder(out: Path, dataset: Dataset, force: bool) -> None:
     """Refuse what must not be replaced or filled: other people's folders, the data itself, a model."""
+    from anoaudit.model.artefact import is_model
     from anoaudit.reports.mapfiles import is_map_folder
 
     place, source = out.resolve(), Path(dataset.source).resolve()
@@ -197,7 +200,7 @@ def _check_folder(out: Path, dataset: Dataset, force: bool) -> None:
         raise UsageError(f"{out} lies in {dataset.source}: its maps would be taken for data", "choose a place outside")
     if folder.is_relative_to(place):
         raise UsageError(f"{dataset.source} lies in {out}", "choose another folder with --maps")
-    if (place.parent / "manifest.json").exists() and (place.parent / "model.onnx").exists():
+    if is_model(place.parent):
         raise UsageError(f"{out} lies inside a model, which holds its own files only", "choose a place outside")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return

@@ -111,7 +111,7 @@ def command(
     from anoaudit import api
     from anoaudit.progress import StderrReporter
 
-    page, reporter = shared.html_file(html, (), truth), StderrReporter()
+    page, reporter = shared.html_file(html, (data, labels, truth, weights), out), StderrReporter()
     result = api.fit(
         data, method=method, out=out, contamination=contamination, alpha_sensitivity=alpha_sensitivity, labels=labels,
         train_on=train_on, truth=truth, backbone=backbone, weights=weights, backbone_args=backbone_arg, device=device.value,

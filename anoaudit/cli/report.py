@@ -61,6 +61,7 @@ def command(
     """Show score tables: the ranking, the histogram, the groups, and with truth how good it is."""
     from anoaudit import api
     from anoaudit.errors import UsageError
+    from anoaudit.outputs import keep_inputs
     from anoaudit.progress import StderrReporter
     from anoaudit.reports.writers import write
 
@@ -70,8 +71,10 @@ def command(
         raise UsageError("several score tables do not fit one file", "report them one by one")
     if data is not None and not written:
         raise UsageError("--data is for pictures, and a table shows none", "add --html FILE or --maps DIR")
-    shared.refuse_overwriting(path, scores, truth)
-    page = shared.html_file(html, scores, truth)
+    inputs = (*scores, truth, model, data)
+    if path is not None:
+        keep_inputs(path, "-o", inputs)
+    page = shared.html_file(html, inputs, path)
     tables = [
         api.report(
             item, truth=truth, model=model, data=data, html=page, maps=maps, top=top, force=force, reporter=StderrReporter()

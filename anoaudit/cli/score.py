@@ -43,18 +43,22 @@ def command(
 ) -> int:
     """Score data with a model, in seconds and without PyTorch."""
     from anoaudit import api
+    from anoaudit.outputs import keep_inputs
     from anoaudit.progress import StderrReporter
 
     path, chosen = shared.destination(out, form)
-    page, reporter = shared.html_file(html, (), truth), StderrReporter()
+    inputs = (data, model, truth)
+    if path is not None:
+        keep_inputs(path, "-o", inputs)
+    page, reporter = shared.html_file(html, inputs, path), StderrReporter()
     result = api.score(
         data, model=model, truth=truth, device=device.value,
         id_column=id_column, image_column=image_column, fps=fps, max_unreadable=max_unreadable,
         fdr=fdr, threshold=threshold, top_k=top_k, fail_on=fail_on,
         reporter=reporter,
     )  # fmt: skip
-    shared.refuse_overwriting(path, result.sources, truth)
-    shared.refuse_overwriting(page, result.sources, truth)
+    if path is not None:
+        keep_inputs(path, "-o", inputs, result.sources)
     code = shared.emit(result, path, chosen, top)
     if page is not None:
         api.report(result.table.path, model=model, data=data, html=page, reporter=reporter)

@@ -141,28 +141,21 @@ def destination(out: str | None, given: Format | None) -> tuple[Path | None, str
     return path, found
 
 
-def refuse_overwriting(path: Path | None, inputs: Iterable[str | Path], truth: str | None = None) -> None:
-    """Raise UsageError when the output would replace something that was read, or land inside a model."""
-    if path is None:
-        return
-    target = path.resolve()
-    read = [Path(item) for item in inputs] + ([Path(truth), Path(truth.rpartition(":")[0])] if truth else [])
-    if any(item.is_file() and item.resolve() == target for item in read):
-        raise UsageError(f"{path} is what is being read; it would be overwritten", "choose another name with -o")
-    if (target.parent / "manifest.json").exists() and (target.parent / "model.onnx").exists():
-        raise UsageError(f"{path} lies inside a model, which holds its own files only", "choose another place with -o")
-
-
-def html_file(name: str | None, inputs: Iterable[str | Path] = (), truth: str | None = None) -> Path | None:
-    """Where the HTML report goes. Asked before hours of work: raises AuditError where it could not be written at their end."""
+def html_file(name: str | None, inputs: Iterable[str | Path | None], out: str | Path | None = None) -> Path | None:
+    """Where the HTML report goes, `out` being what -o names. Asked before hours of work: raises UsageError where it would
+    replace something, AuditError where it could not be written at their end.
+    """
     from anoaudit.errors import AuditError
+    from anoaudit.outputs import keep_inputs
 
     if name is None:
         return None
     path = Path(name)
-    refuse_overwriting(path, inputs, truth)
+    keep_inputs(path, "--html", inputs, table=False)
     if path.is_dir():
         raise UsageError(f"--html {path} is a folder", "give a file name")
+    if out is not None and path.resolve() == Path(out).resolve():
+        raise UsageError(f"-o and --html both name {path}", "give them different names")
     if not path.absolute().parent.is_dir():
         raise AuditError(f"cannot write {path}: the folder {path.parent} does not exist", "create the folder first")
     return path

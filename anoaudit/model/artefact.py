@@ -58,6 +58,16 @@ class Model:
         return {"name": self.path.name, "method": self.manifest.method, "hash": self.hash}
 
 
+def is_model(path: Path) -> bool:
+    """Whether this is a model's directory, sound or not: its main files are there."""
+    return (path / MANIFEST).is_file() and (path / GRAPH).is_file()
+
+
+def strangers(path: Path) -> list[str]:
+    """What lies in a model's directory and is no part of a model: it must not vanish with it."""
+    return sorted(set(os.listdir(path)) - {*REQUIRED, *OPTIONAL})
+
+
 def load_model(path: Path) -> Model:
     """Read and check a model directory. Raises AuditError with one line on anything wrong."""
     try:

@@ -33,8 +33,9 @@ class Checkpoints:
         self._found: dict[str, Any] | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if not resume:
-                _clear(folder)
+            for path in _left_behind(folder):
+                if not resume:
+                    path.unlink()
         except OSError as error:
             raise AuditError(
                 f"{folder} cannot be written: {error.strerror or error}", "choose another place with -o"
@@ -130,16 +131,15 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _clear(folder: Path) -> None:
-    """Remove what an earlier fit left. Raises UsageError, removing nothing, when there is anything else."""
+def _left_behind(folder: Path) -> set[Path]:
+    """What an earlier fit left. Raises UsageError when there is anything else: all of the folder goes after the fit."""
     ours = {path for pattern in OURS for path in folder.glob(pattern)}
     foreign = sorted(path.name for path in folder.iterdir() if path not in ours)
     if foreign:
         raise UsageError(
             f"{folder} holds {foreign[0]!r}, which no fit has written", "move it, or choose another name with -o"
         )
-    for path in ours - {folder / LOCK}:
-        path.unlink()
+    return ours - {folder / LOCK}
 
 
 def discard(folder: Path) -> None:
