@@ -173,7 +173,8 @@ def damage_table(data: TableFiles, kinds: Sequence[str], ratio: float, severity:
         Edit(int(rows[e.row]), places[e.column], e.value, None if e.source is None else int(rows[e.source]))
         for e in chosen
     ]
-    tables.rewrite(data.files, data.columns, len(readable), edits, out)
+    commas = {place for place, rule in zip(places, spec.columns, strict=True) if rule.format == ","}
+    tables.rewrite(data.files, data.columns, len(readable), edits, out, commas)
     done: list[str | None] = ["" if fine else None for fine in readable]
     for row, kind in faults.items():
         done[int(rows[row])] = kind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,18 @@ def write(parts: Sequence[Part], order: Positions, columns: Sequence[str], path:
         _write_csv([part.files for part in parts], wanted, rows, columns, path)
 
 
-def rewrite(files: Sequence[Path], columns: Sequence[str], rows: int, edits: Sequence[Edit], path: Path) -> None:
+def rewrite(
+    files: Sequence[Path],
+    columns: Sequence[str],
+    rows: int,
+    edits: Sequence[Edit],
+    path: Path,
+    commas: Collection[int] = (),
+) -> None:
     """All rows in their order into one file, some cells changed; edits name columns by their place in `columns`.
 
-    Sources of edits are the rows as they were. Raises UsageError and AuditError as `write` does.
+    Sources of edits are the rows as they were. Numbers of the columns `commas` have a decimal comma. Raises UsageError and
+    AuditError as `write` does.
     """
     by_column: dict[int, list[Edit]] = {}
     for edit in edits:
@@ -70,7 +78,7 @@ def rewrite(files: Sequence[Path], columns: Sequence[str], rows: int, edits: Seq
             whole = pa.concat_tables([schema.empty_table(), *_parquet_rows(files, every, schema)])
             whole = whole.unify_dictionaries().combine_chunks().cast(pa.schema(fields))
             for j, some in by_column.items():
-                whole = whole.set_column(j, whole.schema.field(j), _edited(whole.column(j), some))
+                whole = whole.set_column(j, whole.schema.field(j), _edited(whole.column(j), some, j in commas))
             with pq.ParquetWriter(path, whole.schema, compression="zstd") as writer:
                 writer.write_table(whole, row_group_size=ROW_GROUP)
         except pa.ArrowException as error:
@@ -80,14 +88,16 @@ def rewrite(files: Sequence[Path], columns: Sequence[str], rows: int, edits: Seq
         return
     delimiter = _delimiter_for(columns, _sniff(files[0]))
     cells = list(_csv_cells(files, every, columns))
-    changed = [(e, cells[e.source][e.column] if e.source is not None else _text(e, cells)) for e in edits]
+    changed = [
+        (e, cells[e.source][e.column] if e.source is not None else _text(e, cells, e.column in commas)) for e in edits
+    ]
     for edit, text in changed:
         cells[edit.row][edit.column] = text
     _write_lines(path, columns, delimiter, (csv_line(row, delimiter) for row in cells))
 
 
-def _edited(column: Any, edits: Sequence[Edit]) -> Any:
-    """A column with copies, gaps and new numbers in it."""
+def _edited(column: Any, edits: Sequence[Edit], comma: bool) -> Any:
+    """A column with copies, gaps and new numbers in it, the latter with a decimal comma if so asked."""
     index, gaps = np.arange(len(column)), np.zeros(len(column), dtype=bool)
     for edit in edits:
         if edit.source is not None:
@@ -100,8 +110,15 @@ def _edited(column: Any, edits: Sequence[Edit]) -> Any:
     mask = np.zeros(len(column), dtype=bool)
     rows = sorted(new)
     mask[rows] = True
-    values = pa.array([_within(new[row], column.type) for row in rows], pa.float64())
+    if comma:
+        values = pa.array([_spelt(repr(new[row]), comma) for row in rows])
+    else:
+        values = pa.array([_within(new[row], column.type) for row in rows], pa.float64())
     return pc.replace_with_mask(column.combine_chunks(), pa.array(mask), values.cast(column.type, safe=False))
+
+
+def _spelt(number: str, comma: bool) -> str:
+    return number.replace(".", ",") if comma else number
 
 
 def _within(value: float, kind: Any) -> float:
@@ -113,13 +130,15 @@ def _within(value: float, kind: Any) -> float:
     return float(min(max(value, low), np.nextafter(float(high), 0) if bits == 64 else high))
 
 
-def _text(edit: Edit, cells: Sequence[Sequence[str]]) -> str:
+def _text(edit: Edit, cells: Sequence[Sequence[str]], comma: bool) -> str:
     """A new number with as many decimals as the old one had."""
     if edit.value is None:
         return ""
     old = cells[edit.row][edit.column].strip()
-    decimals = len(old.partition(".")[2]) if "e" not in old.lower() else 6
-    return f"{edit.value:.{decimals}f}" if round(edit.value, decimals) != float(old) else repr(edit.value)
+    plain = old.replace(".", "").replace(",", ".") if comma else old
+    decimals = len(plain.partition(".")[2]) if "e" not in plain.lower() else 6
+    new = f"{edit.value:.{decimals}f}" if round(edit.value, decimals) != float(plain) else repr(edit.value)
+    return _spelt(new, comma)
 
 
 def _write_parquet(

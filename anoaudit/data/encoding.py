@@ -15,13 +15,11 @@ import numpy.typing as npt
 import polars as pl
 
 from anoaudit.data.items import ColumnRule, TableSpec
+from anoaudit.data.number_text import PARSED_SHARE, Decimal, decimals_of, parse_numbers, point_notes, text_notes
 from anoaudit.errors import AuditError, UsageError, among
 
 MAX_CATEGORIES = 64
 LARGEST = float(np.finfo(np.float64).max)
-PARSED_SHARE = (
-    0.95  # a text column is numeric (or dates) when this share of its values parses; the rest are unreadable rows
-)
 IDENTIFIER_NAME = re.compile(r"(^|[_\W])(id|uuid|guid|key|index|rowid|row_id|idx)$", re.IGNORECASE)
 DATE_FORMATS = (
     "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M",
@@ -43,27 +41,38 @@ def infer_spec(
     for name in [*(columns or ()), *exclude]:
         if name not in sample.columns:
             raise UsageError(f"there is no column {name!r}", f"the data's columns are {among(sample.columns, name)}")
+    features = [name for name in sample.columns if name not in exclude and (columns is None or name in columns)]
+    # Without their names, as polars takes some names (like "^a$" or "count") for more than a name.
+    given = {name: sample[name].alias("") for name in features}
+    texts = {name: values.cast(pl.String).drop_nulls() for name, values in given.items() if _is_text(values.dtype)}
+    decimals = decimals_of(texts)
     rules, dropped = [], {}
     for name in sample.columns:
-        if name in exclude or (columns is not None and name not in columns):
+        if name not in given:
             dropped[name] = "excluded"
             continue
-        # Without its name, as polars takes some names (like "^a$" or "count") for more than a name.
-        found = _rule(sample[name].alias(""), name, columns is not None, max(total or 0, sample.height))
+        found = _rule(given[name], name, columns is not None, max(total or 0, sample.height), decimals.get(name))
         if isinstance(found, str):
             dropped[name] = found
         else:
             rules.append(replace(found, name=name))
+    read = {rule.name for rule in rules if rule.kind != "categorical"}
+    words = {name: text for name, text in texts.items() if name not in read and dropped.get(name) != "constant"}
+    notes = text_notes(words) + point_notes({name: text for name, text in texts.items() if name in read}, decimals)
     if not rules:
-        reasons = "; ".join(f"{name}: {why}" for name, why in list(dropped.items())[:4])
+        told = {name: why for name, why in dropped.items() if why != "excluded"} or dropped
+        reasons = "; ".join(f"{name}: {why}" for name, why in list(told.items())[:4])
         raise AuditError(
             f"no usable column: {reasons or 'the table has none'}",
-            "name features with --columns, or add some; for a column of paths of images there is --image-column",
+            next(
+                iter(notes),
+                "name features with --columns, or add some; for a column of image paths there is --image-column",
+            ),
         )
-    return TableSpec(columns=tuple(rules), dropped=dropped)
+    return TableSpec(columns=tuple(rules), dropped=dropped, notes=notes)
 
 
-def _rule(values: pl.Series, name: str, asked: bool, total: int) -> ColumnRule | str:
+def _rule(values: pl.Series, name: str, asked: bool, total: int, decimal: Decimal | None) -> ColumnRule | str:
     """The rule of one column, or why it is dropped."""
     present = values.fill_nan(None).drop_nulls() if values.dtype.is_float() else values.drop_nulls()
     if present.len() == 0:
@@ -82,7 +91,11 @@ def _rule(values: pl.Series, name: str, asked: bool, total: int) -> ColumnRule |
         return _numeric(values, "boolean", "")
     if values.dtype.is_temporal():
         return _numeric(values, "datetime", "")
-    return _text_rule(values.cast(pl.String), name, distinct, asked, total)
+    return _text_rule(values.cast(pl.String), name, distinct, asked, total, decimal)
+
+
+def _is_text(dtype: pl.DataType) -> bool:
+    return dtype == pl.String or dtype in (pl.Categorical, pl.Enum)
 
 
 def _is_plain(dtype: pl.DataType) -> bool:
@@ -101,19 +114,21 @@ def _identifies(name: str, present: pl.Series, rows: int, total: int) -> bool:
     return span <= total * present.len() / rows or IDENTIFIER_NAME.search(name) is not None
 
 
-def _text_rule(values: pl.Series, name: str, distinct: int, asked: bool, total: int) -> ColumnRule | str:
+def _text_rule(
+    values: pl.Series, name: str, distinct: int, asked: bool, total: int, decimal: Decimal | None
+) -> ColumnRule | str:
     present = values.drop_nulls()
     if present.str.to_lowercase().is_in([*TRUE, *FALSE]).all():
         return _numeric(values, "boolean", "")
-    numbers = present.cast(pl.Float64, strict=False)
-    if numbers.is_not_null().mean() >= PARSED_SHARE:  # type: ignore[operator]
+    if decimal is not None:
+        numbers = parse_numbers(present, decimal)
         finite = numbers.drop_nulls().filter(numbers.drop_nulls().is_finite())
         if finite.n_unique() < 2:
             return "constant"
         integers = finite.len() == numbers.len() and bool((finite == finite.floor()).all())
         if integers and not asked and _identifies(name, finite, values.len(), total):
             return "identifier (every value once)"
-        return _numeric(values, "numeric", "")
+        return _numeric(values, "numeric", decimal)
     for form in DATE_FORMATS:
         if _dates(present, form).is_not_null().mean() >= PARSED_SHARE:  # type: ignore[operator]
             return _numeric(values, "datetime", form)
@@ -163,16 +178,19 @@ def encode(
         for i in bad:
             if reasons[i] is None:
                 shown = str(frame[rule.name][i])[:40]
-                reasons[i] = f"column {rule.name!r}: {shown!r} is not {_NOUNS[rule.kind]}"
+                reasons[i] = f"column {rule.name!r}: {shown!r} is not {_noun(rule)}"
     return out, reasons
 
 
 _NOUNS = {"numeric": "a number", "boolean": "true or false", "datetime": "a date", "categorical": "text"}
 
 
+def _noun(rule: ColumnRule) -> str:
+    return "a number with a decimal comma" if rule.format == "," else _NOUNS[rule.kind]
+
+
 def _encode(values: pl.Series, rule: ColumnRule, refuse: bool = True) -> tuple[npt.NDArray[np.float64], list[int]]:
     """One column to float64[B], and the rows whose value does not parse."""
-    text = values.dtype == pl.String or values.dtype in (pl.Categorical, pl.Enum)
     if rule.kind == "categorical":
         if not _is_plain(values.dtype):
             raise _wrong_type(values, rule)
@@ -181,7 +199,7 @@ def _encode(values: pl.Series, rule: ColumnRule, refuse: bool = True) -> tuple[n
         return known.set(values.is_null(), None).to_numpy().astype(np.float64), []
     if values.dtype == pl.Null:
         return np.full(values.len(), np.nan), []
-    if text:
+    if _is_text(values.dtype):
         numbers = _parse_text(values.cast(pl.String), rule)
         bad = (numbers.is_null() & values.is_not_null()).arg_true().to_list()
         if refuse and bad and len(bad) == values.len() - values.null_count() and len(bad) >= 10:
@@ -196,7 +214,7 @@ def _encode(values: pl.Series, rule: ColumnRule, refuse: bool = True) -> tuple[n
 
 def _parse_text(values: pl.Series, rule: ColumnRule) -> pl.Series:
     if rule.kind == "numeric":
-        return values.str.strip_chars().cast(pl.Float64, strict=False)
+        return parse_numbers(values.str.strip_chars(), "," if rule.format == "," else "")
     if rule.kind == "boolean":
         table = {**dict.fromkeys(TRUE, 1.0), **dict.fromkeys(FALSE, 0.0), "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
         return values.str.to_lowercase().replace_strict(table, default=None, return_dtype=pl.Float64)
@@ -231,7 +249,8 @@ def _seconds(values: pl.Series) -> npt.NDArray[np.float64]:
 
 
 def _wrong_type(values: pl.Series, rule: ColumnRule) -> AuditError:
+    shown = f" ({str(values.drop_nulls()[0])[:40]!r})" if _is_text(values.dtype) else ""
     return AuditError(
-        f"column {rule.name!r} is {values.dtype} here, but {rule.kind} in the model",
-        "convert the column, or fit a new model",
+        f"column {rule.name!r} is {values.dtype}{shown} here, but {rule.kind} in the model",
+        f"convert the column to what can be read as {_noun(rule)}, or fit a new model",
     )

@@ -91,7 +91,7 @@ class ColumnRule:
     name: str
     kind: Literal["numeric", "boolean", "datetime", "categorical"]
     categories: tuple[str, ...] = ()  # code = index; an unseen category has the code len(categories)
-    format: str = ""  # of date-times that are text
+    format: str = ""  # of date-times that are text; "," of numbers with a decimal comma
     median: float = 0.0  # of the training rows, for `why`
     mad: float = 0.0  # median absolute deviation × 1.4826, for `why`
     frequencies: tuple[float, ...] = ()  # shares of the categories (if any), then of missing values, for `why`
@@ -127,6 +127,7 @@ class TableSpec:
 
     columns: tuple[ColumnRule, ...]
     dropped: dict[str, str] = field(default_factory=dict)  # name → why it is no feature
+    notes: tuple[str, ...] = field(default=(), compare=False)  # what the user should know of the columns; not kept
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's `input`."""

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from anoaudit.data.items import UNLABELLED, Dataset, ImageSpec, InputSpec
+from anoaudit.data.items import UNLABELLED, Dataset, ImageSpec, InputSpec, TableSpec
 from anoaudit.data.tables import TableFiles
-from anoaudit.errors import AuditError, UsageError
+from anoaudit.errors import AuditError, UsageError, among
 from anoaudit.model.alpha import estimate_alpha, estimate_line
 from anoaudit.model.calibration import MIN_ROWS, Calibration, conformal, fit_null
 from anoaudit.model.session import IMAGES, Session, batch_of
@@ -92,7 +92,8 @@ def fit_detector(
     if isinstance(dataset, TableFiles):
         reporter.note(f"reading {dataset.source}")
         spec = dataset.infer(settings.seed)
-        _note_dropped(spec.dropped, dataset, reporter)
+        _note_columns(spec, reporter)
+        warnings += spec.notes
     else:
         assert backbone is not None
         seen: ImageInput = settings.options.images
@@ -253,10 +254,15 @@ def _scores(items: TrainingItems, mask: npt.NDArray[np.bool_], session: Session)
     return np.concatenate([session.run(chunk.values)[0].astype(np.float64) for chunk in chunks if len(chunk.values)])
 
 
-def _note_dropped(dropped: dict[str, str], dataset: Dataset, reporter: Reporter) -> None:
-    named = [f"{name} ({why})" for name, why in dropped.items() if why != "excluded"]
+def _note_columns(spec: TableSpec, reporter: Reporter) -> None:
+    named = [f"{name} ({why})" for name, why in spec.dropped.items() if why != "excluded"]
     if named:
         reporter.note(f"not used as features: {', '.join(named)}")
+    commas = [rule.name for rule in spec.columns if rule.format == ","]
+    if commas:
+        reporter.note(f"read with a decimal comma: {among(commas)}")
+    for line in spec.notes:
+        reporter.note(line)
 
 
 def _identity(

@@ -268,6 +268,26 @@ def test_an_interrupted_fit_resumes_to_the_same_model(
     assert not (tmp_path / "part.anoaudit.part").exists()
 
 
+def test_a_table_with_decimal_commas_is_the_table_with_points(table: Fitted, run: Run, tmp_path: Path) -> None:
+    frame = pl.read_parquet(table.data).with_columns(rate=pl.Series([f"{i % 7}%" for i in range(400)]))
+    exported = tmp_path / "pumps.csv"
+    frame.write_csv(exported, separator=";", decimal_comma=True)
+    model = tmp_path / "m.anoaudit"
+    done = run("fit", exported, "--truth", "anomaly", "--id-column", "key", "--exclude", "rate", "-o", model)
+    assert done.code == 0, done.err
+    assert "read with a decimal comma: load, flow, time" in done.err
+    assert "taken as text" not in done.err
+    for name in ("model.onnx", "calibration.parquet"):
+        assert (model / name).read_bytes() == (table.model / name).read_bytes()
+    scores = run("score", exported, "-m", table.model, "--id-column", "key")
+    assert scores.code == 3
+    assert "column 'load' is String" in scores.err
+    assert "a number" in scores.err
+    done = run("fit", exported, "--columns", "load,rate", "-o", model, "--force", "--format", "json")
+    assert "taken as text, not as numbers: rate ('0%')" in done.err
+    assert "rate ('0%')" in json.loads(done.out)["summary"]["notes"][0]  # and in every report
+
+
 def test_fail_on_names_the_clause_and_still_writes_the_model(table: Fitted, run: Run, tmp_path: Path) -> None:
     done = run(
         "fit", table.data, "--truth", "anomaly", "-o", tmp_path / "m.anoaudit", "--top-k", "5", "--fail-on", "count>4"

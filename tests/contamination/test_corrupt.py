@@ -174,6 +174,23 @@ def test_a_table(table: Path, tmp_path: Path, suffix: str, severity: int) -> Non
     assert again.labels.read_bytes() == made.labels.read_bytes()
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_decimal_commas_stay(tmp_path: Path, suffix: str) -> None:
+    text = [f"{1000 + 7 * i}" if i % 3 else f"{1000 + 7 * i},{i % 4}5" for i in range(60)]
+    size = [v if len(v) < 7 or i % 2 else f"{v[0]}.{v[1:]}" for i, v in enumerate(text)]
+    frame = pl.DataFrame({"size": size, "site": ["north"] * 60})
+    source, out = tmp_path / f"t{suffix}", tmp_path / f"out{suffix}"
+    frame.write_csv(source, separator=";") if suffix == ".csv" else frame.write_parquet(source)
+    made = contaminate(str(source), out, ratio=0.5, corrupt=["gaussian", "scale"], severity=5)
+    new = pl.read_csv(out, infer_schema=False, separator=";") if suffix == ".csv" else pl.read_parquet(out)
+    assert made.anomalies == 30
+    assert not new["size"].str.contains(r"\.\d+$").any()
+    changed = new["size"].filter(new["size"] != frame["size"])
+    assert changed.len() == 30
+    assert changed.str.contains(r"^-?\d+(,\d+)?$").all()
+    assert changed.str.contains(",").any()
+
+
 @pytest.mark.parametrize("kind", table_faults.KINDS)
 @pytest.mark.parametrize("ratio", [0.05, 0.3])
 def test_each_kind_damages_exactly_what_it_labels(table: Path, tmp_path: Path, kind: str, ratio: float) -> None:

@@ -195,6 +195,92 @@ def test_a_word_among_numbers() -> None:
     assert reasons == [None] * 5 + ["column 'it': '12 kg' is not a number", None, "column 'it': '1,5' is not a number"]
 
 
+def test_decimal_commas() -> None:
+    numbers = [round(i * 37.35 - 200, 2) for i in range(N)]
+    texts: list[str | None] = [str(v).replace(".", ",") for v in numbers]
+    rule = rule_of([*texts[1:], None])
+    assert isinstance(rule, ColumnRule)
+    assert (rule.kind, rule.format) == ("numeric", ",")
+    assert column(texts, rule) == (numbers, [None] * N)
+    assert column(numbers, rule)[0] == numbers  # the model comes from CSV, the data from Parquet
+    found, reasons = column(["1.234,5", "-,5", "1,5e3", "7", "inf", None, "1.234", "20.8", "1,2,3", "12 kg"], rule)
+    np.testing.assert_array_equal(found, [1234.5, -0.5, 1500, 7, np.inf, np.nan, *[np.nan] * 4])
+    assert reasons[:6] == [None] * 6
+    assert reasons[6] == "column 'it': '1.234' is not a number with a decimal comma"
+    assert all(reasons[6:])
+    for other, wrong in ((rule, "20.8"), (rule_of(numbers), "20,8")):
+        assert isinstance(other, ColumnRule)
+        with pytest.raises(AuditError, match=f"'it' is String .'{wrong}'. here"):
+            column([wrong] * N, other)
+
+
+def test_commas_that_may_group_thousands() -> None:
+    """Three digits behind each comma: alone nobody can tell, beside decimal commas they are decimals, beside `1.5` thousands."""
+    either = [f"{1 + i % 9},{100 + i}" for i in range(N)]
+    spec = spec_of(it=either)
+    assert "it" in {*spec.dropped, *(rule.name for rule in spec.columns if rule.kind == "categorical")}
+    assert "it ('1,100': a decimal comma, or thousands?)" in spec.notes[0]
+    spec = spec_of(it=either, temp=[f"{i},5" for i in range(N)])
+    assert {rule.name: rule.format for rule in spec.columns} == {"x": "", "it": ",", "temp": ","}
+    assert spec.notes == ()
+    leading_zero = [f"0,{100 + i}" for i in range(N)]
+    assert spec_of(it=leading_zero).notes == ()
+    # A few such values among whole numbers are unreadable rows, each with its reason: not guessed either.
+    rule = rule_of([str(i * i) for i in range(N - 2)] + ["1,544", "2,001"])
+    assert isinstance(rule, ColumnRule)
+    assert rule.format == ""
+    assert column(["1,544"], rule)[1] == ["column 'it': '1,544' is not a number"]
+    # Whole numbers and a few with a comma that can only be a decimal one are numbers all.
+    rule = rule_of([str(i * i) for i in range(N - 2)] + ["1,5", "2,25"])
+    assert isinstance(rule, ColumnRule)
+    assert column(["1,5", "7"], rule) == ([1.5, 7.0], [None, None])
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"),
+    [
+        ("{}%", "'1%'"), ("{},5 %", "'1,5 %'"), ("${},544.00", "'$1,544.00'"), ("{}.544,00 €", "'1.544,00 €'"),
+        ("({}'000)", '"(1\'000)"'), ("{} 000,5", "'1 000,5'"), ("{}.5 °C", "'1.5 °C'"), ("\u2212{}%", "'\u22121%'"),
+        ("{},000,000", "'1,000,000'"),
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_numbers_is_named(form: str, shown: str) -> None:
+    few, many = [form.format(1 + i % 9) for i in range(N)], [form.format(1 + i) for i in range(N)]
+    spec = spec_of(few=few, many=many)
+    assert [rule.kind for rule in spec.columns] == ["numeric", "categorical"]
+    assert "many" in spec.dropped
+    (note,) = spec.notes
+    assert note.startswith("taken as text, not as numbers: few (")
+    assert shown in note
+    assert "many (" in note
+    assert "such as 1544.5" in note
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["P-104", "P-105"], ["3A", "4B"], ["1.2.3", "1.10.0"], ["10.0.0.1", "192.168.0.1"], ["25.12.2023", "26.12.2023"],
+        ["17:30", "18:00"], ["yes", "no"], ["<5", "5-10"], ["17%"] * 2,
+    ],
+)  # fmt: skip
+def test_other_text_is_left_alone(values: list[str]) -> None:
+    assert spec_of(it=values * (N // 2)).notes == ()
+
+
+def test_points_beside_decimal_commas_are_named() -> None:
+    commas, points = [f"{i},5" for i in range(N)], [f"{1 + i % 9}.{100 + i}" for i in range(N)]
+    (note,) = spec_of(temp=commas, many=points).notes
+    assert "many ('1.100')" in note
+    assert spec_of(many=points).notes == ()
+    assert spec_of(temp=commas, few=[f"{i}.5" for i in range(N)]).notes == ()
+
+
+def test_when_nothing_else_is_there_the_note_is_the_hint() -> None:
+    with pytest.raises(AuditError, match="no usable column") as caught:
+        infer_spec(pl.DataFrame({"price": [f"${i},544.00" for i in range(1, 100)]}), None, [])
+    assert "price ('$1,544.00')" in caught.value.hint
+
+
 def test_wrong_types() -> None:
     numeric, date = rule_of([1.5, 2.5] * (N // 2)), rule_of(MOMENTS)
     assert isinstance(numeric, ColumnRule)
