@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from anoaudit.errors import AuditError, UsageError
 from anoaudit.progress import Reporter
+from anoaudit.provenance import asked
 
 if TYPE_CHECKING:
     from anoaudit.contamination.result import Mixture
@@ -72,6 +73,7 @@ def fit(
     of a video or a folder of frames. The score table lies in
     the model directory. Raises UsageError and AuditError.
     """
+    command = asked("fit", locals())
     from anoaudit import options as parsing
     from anoaudit.data.tables import ColumnOptions
     from anoaudit.methods.registry import find_method
@@ -138,7 +140,7 @@ def fit(
         try:
             fitted = fit_detector(dataset, settings, part, resume, limit.exceeded, reporter)
             given = [name for name, spec in (("label", labels), ("truth", truth)) if spec is not None]
-            table = audit(path.name, dataset, settings, fitted, part / SCORES, rule, given, reporter)
+            table = audit(path.name, dataset, settings, fitted, part / SCORES, rule, given, reporter, command)
             write(path, dataset, settings, fitted, table)
         except BaseException:
             discard_if_fresh(part)  # before the first checkpoint there is nothing worth resuming
@@ -169,6 +171,7 @@ def score(
 
     `fps` is how many frames a second of a video or a folder of frames. Raises UsageError and AuditError.
     """
+    command = asked("score", locals())
     from anoaudit.data.tables import ColumnOptions
     from anoaudit.model.artefact import load_model
     from anoaudit.model.session import Session
@@ -197,7 +200,7 @@ def score(
         table = score_dataset(
             dataset, session, loaded.manifest.input, path, lambda _: loaded.calibration, rule,
             () if truth is None else ("truth",),
-            loaded.identity(), loaded.manifest.warnings, task.update,
+            loaded.identity(), loaded.manifest.warnings, task.update, command=command,
         )  # fmt: skip
     return _result(table, clauses, limit, _sources(dataset))
 

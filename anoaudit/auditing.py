@@ -32,8 +32,12 @@ def audit(
     rule: Rule,
     given: Sequence[str],
     reporter: Reporter,
+    command: dict[str, Any] | None = None,
 ) -> ScoreTable:
-    """Rank all of the data with the one final model; the score table lies at `out`. `given`: which of label, truth are known."""
+    """Rank all of the data with the one final model; the score table lies at `out`.
+
+    `given`: which of label, truth are known; `command`: what was asked for, see `anoaudit.provenance.asked`.
+    """
     session = Session(fitted.graph, settings.device)
 
     def calibrate(scores: Any) -> Calibration:
@@ -50,7 +54,7 @@ def audit(
     with reporter.phase("scoring", len(dataset)) as task:
         return score_dataset(
             dataset, session, fitted.spec, out, calibrate, rule, given, identity, fitted.warnings, task.update,
-            alpha_facts(fitted.training),
+            alpha_facts(fitted.training), command,
         )  # fmt: skip
 
 

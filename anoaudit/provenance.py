@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
-import re
+import inspect
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from anoaudit.errors import AnoauditError
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anoaudit.model.artefact import Model
     from anoaudit.model.manifest import Manifest
     from anoaudit.reporting import Scored
     from anoaudit.reports.html import Provenance
+
+
+#: Arguments that say where and how often, not what: a command names its places itself.
+PLACES = frozenset({"data", "out", "model", "resume", "force", "reporter"})
+_SPELT = {"options": "--set", "backbone_args": "--backbone-arg"}
+
+
+def asked(verb: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a call of the verb was given beyond its defaults, in plain JSON types: the `command` of a score table's summary."""
+    options = {}
+    for name, parameter in _parameters(verb).items():
+        value = arguments[name]
+        if isinstance(value, list | tuple):
+            value = [str(part) for part in value]
+        elif isinstance(value, Path):
+            value = str(value)
+        if value not in (parameter.default, None, []):
+            options[name] = value
+    return {"verb": verb, "options": options}
+
+
+def options_of(verb: str, values: Mapping[str, Any]) -> list[str]:
+    """The words of the command line that give these options, in the verb's own order; other names are passed over."""
+    found: list[str] = []
+    for name in _parameters(verb):
+        value = values.get(name)
+        option = _SPELT.get(name, "--" + name.replace("_", "-"))
+        if isinstance(value, bool):
+            found += [option] * value
+        elif value is not None:
+            for part in value if isinstance(value, list) else [value]:
+                found += [option, str(part)]
+    return found
+
+
+def _parameters(verb: str) -> dict[str, inspect.Parameter]:
+    from anoaudit import api
+
+    verbs: dict[str, Callable[..., Any]] = {"fit": api.fit, "score": api.score}
+    return {name: p for name, p in inspect.signature(verbs[verb]).parameters.items() if name not in PLACES}
 
 
 def provenance(given: Scored, out: Path, top: int | None = None) -> Provenance:
@@ -23,18 +60,35 @@ def provenance(given: Scored, out: Path, top: int | None = None) -> Provenance:
 
     summary, model = given.table.summary, given.model
     name = str(model.path if model is not None else summary.model.get("name") or "MODEL")
-    source, rule = given.data or summary.source or "DATA", _rule_options(summary.rule)
-    if given.audit and model is not None:
-        made, shown = _fit_command(model, source, rule), [name]
+    source, command = given.data or summary.source or "DATA", summary.command
+    verb = "fit" if given.audit or command.get("verb") == "fit" else "score"
+    options = command.get("options") if command.get("verb") == verb else None
+    options = options if isinstance(options, dict) else {}
+    if verb == "fit":
+        known = {} if model is None else _resolved(model.manifest)
+        made = _words("anoaudit", "fit", source, *options_of("fit", known | options), "-o", name)
     else:
-        made = _words("anoaudit", "score", source, "--model", name, *rule, "-o", given.path.name)
-        shown = [given.path.name, *(["--model", name] if model is not None else [])]
+        made = _words(
+            "anoaudit", "score", source, "--model", name, *options_of("score", options), "-o", given.path.name
+        )
+    beside = ["--model", name] if model is not None else []
+    shown = [name] if given.audit else [given.path.name, *beside]
     if given.truth is not None:
         shown += ["--truth", given.truth]
     if top is not None:
         shown += ["--top", str(top)]
     commands = [made, _words("anoaudit", "report", *shown, "--html", out.name)]
     return Provenance(commands, [] if model is None else list(_facts(model.manifest)))
+
+
+def _resolved(manifest: Manifest) -> dict[str, Any]:
+    """Options that may not have been given, as they turned out: another version or machine may choose otherwise."""
+    training = manifest.training
+    found = {"method": manifest.method, "seed": training["seed"], "image_column": manifest.data.get("image_column")}
+    found["contamination"] = f"{training['contamination']:g}"
+    if manifest.backbone is not None:
+        found["backbone"] = manifest.backbone["name"]
+    return found
 
 
 def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -57,65 +111,6 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "backbone", backbone_line(manifest.backbone).replace("`", "")
     versions = {"anoaudit": manifest.anoaudit, **manifest.versions}
     yield "fitted with", ", ".join(f"{name} {version}" for name, version in versions.items())
-
-
-def _fit_command(model: Model, source: str, rule: Iterable[str]) -> str:
-    manifest, training = model.manifest, model.manifest.training
-    alpha = "auto" if "contamination_estimate" in training else f"{training['contamination']:g}"
-    options = ["--contamination", alpha, "--seed", str(training["seed"])]
-    if "alpha_sensitivity" in training:
-        options.append("--alpha-sensitivity")
-    if training.get("train_on") == "normal":
-        options += ["--train-on", "normal"]
-    if training.get("train_on") == "normal" or "labelled" in training:
-        options += ["--labels", "LABELS"]
-    if manifest.backbone is not None:
-        options += ["--backbone", str(manifest.backbone["name"])]
-        file = str(manifest.backbone.get("weights", {}).get("source") or "")
-        if file.endswith(".safetensors"):  # of a hub it is the repository
-            options += ["--weights", file]
-    if manifest.data.get("id_column"):
-        options += ["--id-column", str(manifest.data["id_column"])]
-    if manifest.data.get("image_column"):
-        options += ["--image-column", str(manifest.data["image_column"])]
-    for key, value in _chosen(manifest).items():
-        options += ["--set", f"{key}={value}"]
-    return _words("anoaudit", "fit", source, "--method", manifest.method, *options, *rule, "-o", str(model.path))
-
-
-def _chosen(manifest: Manifest) -> dict[str, str]:
-    """The method's options that differ from what its recipe fills in; all that are set when this version does not know them."""
-    from dataclasses import asdict
-
-    from anoaudit.methods.registry import find_method
-
-    options = manifest.options
-    try:
-        cls = find_method(manifest.method).options
-        kind = str(manifest.input.to_json()["kind"])
-        plain_values = asdict(cls()), asdict(cls().for_data(kind))
-        usual = {key: plain_values[at][key] for at, key in enumerate(("recipe", "detector")) if key in plain_values[at]}
-        filled = asdict(cls(**{key: options[key] for key in usual}).for_data(kind)) | usual
-    except (AnoauditError, TypeError, KeyError, AttributeError):
-        filled = {}
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in filled.items()}
-    return {
-        key: ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        for key, value in options.items()
-        if value is not None and value != plain.get(key)
-    }
-
-
-def _rule_options(rule: str) -> list[str]:
-    """The options that asked for a rule, from its words (see `Rule.describe`); none for the default and for unknown words."""
-    for pattern, option in (
-        (r"Benjamini-Hochberg, \w+ FDR ([0-9.e-]+)", "--fdr"), (r"score ≥ ([0-9.e+-]+)", "--threshold"),
-        (r"the (\d+) worst", "--top-k"), (r"the worst ([0-9.e-]+) (%)", "--top-k"),
-    ):  # fmt: skip
-        found = re.fullmatch(pattern, rule)
-        if found and (option, found[1]) != ("--fdr", "0.1"):
-            return [option, "".join(found.groups())]
-    return []
 
 
 def _words(*parts: str) -> str:

@@ -66,12 +66,13 @@ def score_dataset(
     notes: tuple[str, ...] = (),
     progress: Progress | None = None,
     contamination: dict[str, Any] | None = None,
+    command: dict[str, Any] | None = None,
 ) -> ScoreTable:
     """Score every item and write the score table to `out` (Parquet).
 
     `calibrate` gets all scores and returns the normal reference: the model's own for `score`, a null fitted to these scores
     for the audit. `given` names what else the table shall carry of what the data was opened with: `truth`, `label`. `model`,
-    `notes` and `contamination` go into the summary. Raises AuditError when there is no item or no room to write.
+    `notes`, `contamination` and `command` go into the summary. Raises AuditError when there is no item or no room to write.
     """
     with _temporary_folder() as folder:
         scores: list[npt.NDArray[np.float64]] = []
@@ -102,6 +103,7 @@ def score_dataset(
             fingerprint=_fingerprint(dataset),
             model=model,
             contamination=contamination or {},
+            command=command or {},
             notes=notes + ((session.note,) if session.note else ()),
         )
         return _decide(spooled, np.concatenate(scores), out, calibrate, rule, summary)

@@ -69,6 +69,7 @@ class Summary:
     contamination: dict[str, Any] = field(
         default_factory=dict
     )  # of an audit: assumed share, how estimated, how it matters
+    command: dict[str, Any] = field(default_factory=dict)  # what made it: `verb`, and `options` other than the defaults
     notes: tuple[str, ...] = ()  # one line each: what the reader should know before trusting the numbers
 
     def to_json(self) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -286,6 +289,24 @@ def test_a_table_with_decimal_commas_is_the_table_with_points(table: Fitted, run
     done = run("fit", exported, "--columns", "load,rate", "-o", model, "--force", "--format", "json")
     assert "taken as text, not as numbers: rate ('0%')" in done.err
     assert "rate ('0%')" in json.loads(done.out)["summary"]["notes"][0]  # and in every report
+
+
+def test_the_reports_command_makes_the_same_model_again(run: Run, tmp_path: Path) -> None:
+    data = _write(tmp_path / "t.parquet", make_table(120, 5))
+    options = [
+        "--truth", "anomaly", "--id-column", "key", "--columns", "load,flow,time", "--exclude", "time", "--top-k", "5%",
+        "--max-unreadable", "3", "--set", "detector=gaussian", "--contamination", "5%", "--fail-on", "count>99",
+    ]  # fmt: skip
+    model, page = tmp_path / "t.anoaudit", tmp_path / "r.html"
+    done = run("fit", data, *options, "-o", model, "--html", page)
+    assert done.code == 0, done.err
+    line = next(line for line in html.unescape(page.read_text()).split("\n") if "anoaudit fit" in line)
+    words = shlex.split(re.sub("<[^>]*>", "", line))
+    assert set(options) - {"load,flow,time"} <= set(words)
+    files = {path.name: path.read_bytes() for path in model.iterdir()}
+    again = run(*words[1:], "--force")
+    assert again.code == 0, again.err
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == files
 
 
 def test_fail_on_names_the_clause_and_still_writes_the_model(table: Fitted, run: Run, tmp_path: Path) -> None:

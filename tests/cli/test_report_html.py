@@ -253,15 +253,3 @@ def test_the_command_that_makes_it_again_is_the_one_that_made_it(case: Case, run
     done = run("report", case.scores, "--model", case.model, "--truth", truth, "--top", 3, "--html", page)
     assert done.code == 0, done.err
     assert f"--truth {truth} --top 3 --html r.html" in page.read_text()
-
-
-def test_the_command_names_what_the_fit_was_given(case: Case, run: Run, tmp_path: Path) -> None:
-    """Labels and a file of weights are no part of the model: without them the command would make another one."""
-    weights = {"source": "net.safetensors", "sha256": "ab" * 32, "license": "unknown"}
-    training = {"items": 80, "held_out": 20, "contamination": 0.1, "train_on": "all", "seed": 0, "self_check": {}}
-    more = {"backbone": {"name": "net", "weights": weights}, "training": training | {"labelled": {"anomaly": 2}}}
-    model = write_tiny(tmp_path / "given.anoaudit", IMAGES, scores=case.scores, **more)
-    done = run("report", model.path, "--html", tmp_path / "r.html")
-    assert done.code == 0, done.err
-    command = next(line for line in (tmp_path / "r.html").read_text().split("\n") if "anoaudit fit" in line)
-    assert "--labels LABELS --backbone net --weights net.safetensors" in command
