@@ -156,7 +156,9 @@ def fit_null(scores: Array, contamination: float = 0.1, least: int = MIN_ROWS) -
     n = len(scores)
     ordered = np.sort(scores)
     if n < least:
-        return Calibration(kind="none", reference=ordered, note=f"only {n} items; {least} are needed for p-values")
+        return Calibration(
+            kind="none", reference=ordered, note=f"a null fitted to {n} items gives no p-values; {least} are needed"
+        )
     note = f"p-values are rough: their null rests on {n} items only" if n < MIN_ROWS else ""
     bulk = min(max(1.0 - 2.0 * contamination, FEWEST), MOST)
     levels = np.linspace(LOWEST, bulk, POINTS)

@@ -38,11 +38,6 @@ class Rule:
         word = "controlled" if calibration.exact else "estimated"
         return f"Benjamini-Hochberg, {word} FDR {self.fdr:g}"
 
-    @property
-    def streams(self) -> bool:
-        """Whether a row can be decided without the others (then ranks are null)."""
-        return self.threshold is not None
-
 
 def make_rule(fdr: float | None, threshold: float | None, top_k: str | None) -> Rule:
     """The rule of the options `--fdr`, `--threshold`, `--top-k N|P%`; raises UsageError unless at most one is given."""

@@ -1,7 +1,7 @@
 """Items through a model to a score table, in memory that grows with the data by some tens of bytes a row only.
 
-Two passes: scores spool to a Parquet file, then all are ranked and decided and the final table is written. Only a fixed
-threshold could stream; it takes the same road, and leaves ranks null.
+Two passes: scores spool to a Parquet file, then all are ranked and decided and the final table is written. A fixed threshold
+could stream; it takes the same road, for a list without ranks cannot be sorted (our choice).
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _decide(
     calibration = calibrate(scores)
     p_values = calibration.p_values(scores)
     flags = decide(rule, scores, p_values)
-    places = None if rule.streams else ranks(scores)
+    places = ranks(scores)
     threshold = rule.threshold if rule.threshold is not None else (float(scores[flags].min()) if flags.any() else None)
     notes = summary.notes + ((calibration.note,) if calibration.note else ())
     notes += tuple(remarks(rule, calibration, p_values, flags))
@@ -178,7 +178,7 @@ def _decide(
                 frame.with_columns(
                     p_value=_spread(ok, None if p_values is None else p_values[part], pl.Float64),
                     flagged=_spread(ok, flags[part], pl.Boolean).fill_null(False),
-                    rank=_spread(ok, None if places is None else places[part], pl.UInt32),
+                    rank=_spread(ok, places[part], pl.UInt32),
                 )
             )
         writer.close(summary)

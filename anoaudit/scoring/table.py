@@ -31,7 +31,7 @@ COLUMNS: dict[str, Any] = {
     "score": pl.Float64,  # higher is more anomalous; null when unreadable
     "p_value": pl.Float64,  # tail probability under the normal reference; null when there is none
     "flagged": pl.Boolean,  # the decision
-    "rank": pl.UInt32,  # 1 is the most anomalous; null when unreadable or streamed
+    "rank": pl.UInt32,  # 1 is the most anomalous; null when unreadable
     "group": pl.String,  # sub-folder or file, null at the top level
     "why": pl.String,  # the columns or the place that deviate most
 }

@@ -189,7 +189,9 @@ def _finish(
 def _calibration(items: TrainingItems, session: Session, settings: FitSettings, trainer: Trainer) -> Calibration:
     """The normal reference for new items, from those kept out."""
     if not items.split.held_out.any():
-        return Calibration(kind="none", note=f"of {_counted(items)} none can be kept out for p-values{trainer.instead}")
+        needed = f"; {MIN_ROWS} are needed" if len(items) < MIN_ROWS else ""
+        note = f"fitted on {_counted(items)}, of which none can be kept out for p-values{trainer.instead or needed}"
+        return Calibration(kind="none", note=note)
     if items.split.clean:
         return conformal(_scores(items, items.split.held_out, session))
     held_out = trainer.held_out_scores

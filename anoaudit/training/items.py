@@ -34,7 +34,7 @@ def split_items(
     only_normal: bool,
     few_shot: bool = False,
 ) -> Split:
-    """Keep 20 % of the items out (50 to 5,000, never more than a third), train on the others.
+    """Keep 20 % of the items out (50 to 5,000, never more than a third, none of fewer than 50), train on the others.
 
     With enough known normals (labels 0) the kept-out items are drawn from them alone: then p-values are exact. Else known
     anomalies (labels 1) stay out of them, for they have no place in a null. With `only_normal` training sees known normals
@@ -61,7 +61,8 @@ def split_items(
         return Split(usable, np.zeros_like(usable), labels, only_normal)
     clean = only_normal or int(normal.sum()) >= 3 * MIN_HELD_OUT
     pool = np.flatnonzero(normal if clean else readable & (labels != 1))
-    if len(pool) < MIN_ITEMS:  # nearly all are known anomalies: there is no null to be had
+    # Of so few there is no null to be had, nor where nearly all are known anomalies.
+    if len(pool) < MIN_ITEMS or (not clean and n < MIN_HELD_OUT):
         pool = pool[:0]
     # With fitted nulls the kept-out items come back for the final fit, so that half of a small set may be kept out.
     most = len(pool) // 3 if clean else len(pool) // 2

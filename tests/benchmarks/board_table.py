@@ -1,4 +1,4 @@
-"""The READMEs' tables of the audit board, from results/audit_board.json and audit_images.json.
+"""The READMEs' tables of the audit board and of AnoMem, from results/audit_board.json, audit_images.json and anomem.json.
 
 usage: python tests/benchmarks/board_table.py [--write]
 Prints the tables; --write puts them in the READMEs in place of those with the same first line. tests/test_board.py compares.
@@ -25,6 +25,24 @@ OF_IMAGES = {
     "MCD": "MCD, pooled", "GMM": "Gaussian, pooled", "IForest": "isolation forest, pooled",
     "EmbeddingOD-KNN": "PyOD EmbeddingOD, k-NN", "EmbeddingOD-LOF": "PyOD EmbeddingOD, LOF",
     "EmbeddingOD-LUNAR": "PyOD EmbeddingOD, LUNAR",
+}  # fmt: skip
+
+CIFAR_CLASS = {"1": "automobiles", "3": "cats"}
+WAYS = {
+    "plain": "no memory in stage 1", "single": "a memory at the coarsest scale alone", "pooled": "three scales, `match=pooled`",
+    "pooled-long": "the same, 96 epochs", "default": "three scales, `match=points` (the default)", "mhrot": "MHRot, 400 images",
+    "scratch": "from scratch", "finetune": "from weights, trained along", "frozen": "from weights, frozen",
+}  # fmt: skip
+SETTINGS = {"clean": "one class", "0.1": "audit at 10 %", "0.1-soft": "audit at 10 %, `assignment=soft`", "0": ""}
+ANOMEM = {
+    "cifar": [
+        f"{label}/{way}/0/0" for label in CIFAR_CLASS
+        for way in ("plain", "single", "pooled", "pooled-long", "default", "mhrot")
+    ],
+    "folder": [
+        f"{family}/{init}/{setting}/0" for family in ("PA_BDP01_TL", "PA_BTN01_RL", "cubes")
+        for init in ("scratch", "finetune", "frozen") for setting in ("clean", "0.1", "0.1-soft")
+    ],
 }  # fmt: skip
 
 
@@ -139,13 +157,45 @@ def _pair(entry: dict[str, Any], kind: str) -> str:
     return "" if area is None else f"{area:.3f} / {precision:.3f}"
 
 
+def anomem(cells: dict[str, Any], group: str) -> str:
+    """AUROC in %, one row for each cell of `cifar` or of `folder`: in the course of stage 1, after stage 2, of the Gaussian."""
+    head = (
+        "| "
+        + ("CIFAR-10, one class" if group == "cifar" else "folders")
+        + " | stage 1, untrained → trained | after stage 2 | "
+    )
+    lines = [head + "its scales, finest first | Gaussian, untrained → trained |", "|---|---|---|---|---|"]
+    for name in (f"{group}/{rest}" for rest in ANOMEM[group]):
+        if name not in cells:
+            continue
+        _, subject, way, setting, _ = name.split("/")
+        cell, label = cells[name], [CIFAR_CLASS.get(subject, subject), WAYS.get(way, f"`{way}`"), SETTINGS[setting]]
+        row = [", ".join(filter(None, label))]
+        if "auroc" in cell:
+            row += ["", f"{cell['auroc']:.1f}", "", ""]
+        else:
+            looks = [look for _, look in sorted(cell["stage1"].items(), key=lambda pair: int(pair[0]))]
+            after = cell["after"]
+            row += [
+                " → ".join(f"{look['auroc']:.1f}" for look in looks), f"{after['auroc']:.1f}",
+                " ".join(f"{value:.1f}" for value in after["scales"]),
+                " → ".join(f"{look['gaussian']:.1f}" for look in (looks[0], looks[-1])),
+            ]  # fmt: skip
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
 def tables() -> dict[Path, list[str]]:
     """The tables of each README."""
-    board, found = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("audit_board", "audit_images"))
+    board, found, memories = (
+        json.loads((RESULTS / f"{name}.json").read_text()) for name in ("audit_board", "audit_images", "anomem")
+    )
     return {
         README: [decisions(board), ranking(board), images(found)],
-        MORE: [published(board), images(found, several=True)],
-    }
+        MORE: [
+            published(board), images(found, several=True), *(anomem(memories["cells"], group) for group in ANOMEM),
+        ],
+    }  # fmt: skip
 
 
 def with_tables(text: str, new: list[str]) -> str:

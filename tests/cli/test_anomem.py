@@ -23,7 +23,7 @@ def test_fit_score_and_card(run: Run, tmp_path: Path) -> None:
     more = ["--labels", labels, "--contamination", "0.1", "--set", "assignment=soft", "--format", "json"]
     done = run("fit", tmp_path / "tiles", "--method", "anomem", "-o", model, *SMALL, *more)
     assert done.code == 0, done.err
-    assert "stage 1 will take" in done.err
+    assert "training will take about" in done.err
     assert json.loads(done.out)["known_anomalies"]["labelled"] == 3
     manifest = json.loads((model / "manifest.json").read_text())
     assert manifest["outputs"] == ["score", "map"]

@@ -48,7 +48,7 @@ def test_few_normals_give_scores_and_ranks_but_no_p_values(run: Run, tmp_path: P
     assert sorted(row["rank"] for row in document["rows"]) == list(range(1, count + 1))
     assert all(row["p_value"] is None and not row["flagged"] for row in document["rows"])
     assert document["summary"]["rule"] == "none: no p-values, so nothing is flagged"
-    caveat = f"of {count} image" + ("s" if count > 1 else "") + " none can be kept out for p-values"
+    caveat = f"fitted on {count} image" + ("s" if count > 1 else "") + ", of which none can be kept out for p-values"
     assert sum(caveat in note for note in document["summary"]["notes"]) == 1
     assert (manifest["training"]["items"], manifest["training"]["held_out"]) == (count, 0)
     assert manifest["calibration"]["kind"] == "none"
@@ -102,7 +102,7 @@ def test_an_odd_one_among_the_normals_is_named(run: Run, tmp_path: Path, weights
     done, manifest = fitted(run, tmp_path / "normals", weights)
     said = [note for note in json.loads(done.out)["summary"]["notes"] if "is unlike the other normals" in note]
     assert len(said) == 1
-    assert said[0].startswith("other.png ")
+    assert said[0].startswith("other.png, trained on, is unlike ")
     assert said[0] in manifest["warnings"]
     assert said[0] in (tmp_path / "normals.anoaudit" / "README.md").read_text()
 

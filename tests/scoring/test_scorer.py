@@ -158,10 +158,10 @@ def test_truth(tmp_path: Path) -> None:
     assert frame["truth"].to_list()[:5] == [None, 1, 0, 1, None]
 
 
-def test_a_threshold_leaves_ranks_open(tmp_path: Path) -> None:
+def test_a_threshold_ranks_too(tmp_path: Path) -> None:
     table = score(Rows(), tmp_path / "s.parquet", make_rule(None, 100.0, None))
     frame = table.lazy().collect()
-    assert frame["rank"].null_count() == N
+    assert frame["rank"].drop_nulls().sort().to_list() == list(range(1, table.summary.readable + 1))
     assert table.summary.threshold == 100.0
     assert table.summary.flagged == 3 == frame["flagged"].sum()
     assert table.top(3)["score"].to_list() == frame["score"].drop_nulls().sort(descending=True).to_list()[:3]

@@ -28,7 +28,9 @@ def split(n, normals=0, only_normal=False, unreadable=0, seed=0, kind="table"):
 @pytest.mark.parametrize(
     ("n", "held_out"),
     [
-        (20, 10),
+        (20, 0),
+        (49, 0),
+        (50, 25),
         (60, 30),
         (99, 49),
         (150, 50),
@@ -50,7 +52,7 @@ def test_sizes(n, held_out):
 def test_under_twenty_is_too_few():
     with pytest.raises(AuditError, match="19 readable items"):
         split(30, unreadable=11)
-    assert split(30, unreadable=10).train.sum() == 10
+    assert split(30, unreadable=10).train.sum() == 20
 
 
 def test_known_normals_calibrate_where_there_are_enough():

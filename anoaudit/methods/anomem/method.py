@@ -152,9 +152,7 @@ def learn_distances(
     detector: AnoMemDetector, data: Batches, options: AnoMemOptions, trainer: Trainer, stage: str
 ) -> None:
     """Stage 2: known anomalies (label 1) cost L_a, known normals L_n, the others what the assignment says."""
-    batch_size = min(options.batch_size or 32, len(data))
-    steps = math.ceil(len(data) / batch_size)
-    epochs = options.distance_epochs or max(DISTANCE_EPOCHS, math.ceil(DISTANCE_STEPS / steps))
+    epochs, batch_size = _distance_length(data, options)
     assignment = Assignment(options.assignment, trainer.contamination, min(options.warmup, epochs - 1))
 
     def objective(items: Tensor, labels: Tensor, epoch: int) -> Tensor | None:
@@ -163,6 +161,13 @@ def learn_distances(
     schedule = Schedule(epochs, batch_size, options.distance_lr, keep_best=False)
     trainer.run(detector, objective, data, schedule, assignment.pool, stage)
     trainer.facts["stage2"] = {"epochs": epochs, "assignment": options.assignment}
+
+
+def _distance_length(data: Batches, options: AnoMemOptions) -> tuple[int, int]:
+    """Epochs and batch size of stage 2."""
+    batch_size = min(options.batch_size or 32, len(data))
+    steps = math.ceil(len(data) / batch_size)
+    return options.distance_epochs or max(DISTANCE_EPOCHS, math.ceil(DISTANCE_STEPS / steps)), batch_size
 
 
 def distance_loss(
@@ -234,22 +239,25 @@ def diagnose(detector: AnoMemDetector, parts_NS: Tensor, data: Batches, trainer:
 def _foretell(
     trial: AnoMemDetector, data: Batches, items: TrainingItems, options: AnoMemOptions, trainer: Trainer
 ) -> None:
-    """Say how long stage 1, most of the work, will take: from a small step of a copy."""
-    scales = trial.scales.to(trainer.device).train()
-    epochs, batch_size = _length(data, options)
+    """Say how long both stages will take: from a small step of each, of a copy."""
+    trial.to(trainer.device).train()
+    (first, batch_size), (second, _) = _length(data, options), _distance_length(data, options)
     size = min(batch_size, 8)
-    pixels = unit_pixels(data.batch(torch.arange(size), trainer.device)[0])
+    pixels = data.batch(torch.arange(size), trainer.device)[0]
+    views = [view(unit_pixels(pixels), MILD) for _ in range(2)]
+    normal = torch.zeros(size, dtype=torch.bool, device=trainer.device)
     start = time.perf_counter()
-    contrast_of(
-        scales,
-        view(pixels, MILD),
-        view(pixels, MILD),
-        torch.zeros(size, dtype=torch.bool, device=trainer.device),
-        options,
-    ).backward()  # type: ignore[no-untyped-call]
+    contrast_of(trial.scales, views[0], views[1], normal, options).backward()  # type: ignore[no-untyped-call]
+    middle = time.perf_counter()
+    trial.scales.freeze()
+    if options.distance == "network":
+        trial.losses(pixels)[0].mean().backward()  # type: ignore[no-untyped-call]
+    else:
+        second = 0
+    end = time.perf_counter()
     fits = 2 if items.kept_out.any() else 1
-    seconds = (time.perf_counter() - start) / size * len(data) * epochs * fits
+    seconds = ((middle - start) * first + (end - middle) * second) / size * len(data) * fits
     shown = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
     trainer.reporter.note(
-        f"stage 1 will take about {shown} ({fits} × {epochs} epochs) on this {trainer.device.type.upper()}"
+        f"training will take about {shown} ({fits} × {first} and {second} epochs) on this {trainer.device.type.upper()}"
     )

@@ -137,8 +137,8 @@ def _tell_normals(
     others = float(np.median(np.delete(untuned, far)))
     if len(ids) > 2 and untuned[far] > ODD * others:
         warning = (
-            f"{ids[far]} is unlike the other normals ({untuned[far] / others:.1f} times as far from them as they are from each "
-            "other): is it an anomaly? Look at it, and fit again without it"
+            f"{ids[far]}, trained on, is unlike the other normals ({untuned[far] / others:.1f} times as far from them as they are "
+            "from each other): is it an anomaly? Look at it, and fit again without it"
         )
         trainer.reporter.note(warning)
         trainer.warnings.append(warning)
