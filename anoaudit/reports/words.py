@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anoaudit.reports.timeline import Timeline
 
 MISSING = "-"
+_MORE_DECIMALS = 5  # nine digits in all: scores are single precision, which has no more
 
 
 def plural(n: int, one: str, many: str = "") -> str:
@@ -43,15 +44,20 @@ def number(value: float | None) -> str:
 
 
 def numbers(values: Iterable[float | None]) -> Callable[[float | None], str]:
-    """A formatter that gives every figure of one column the same decimals, so that they can be compared by eye."""
-    sizes = [abs(v) for v in values if v is not None and math.isfinite(v) and v]
-    largest = max(sizes, default=1.0)
+    """A formatter that gives every figure of one column the same decimals, so that they can be compared by eye.
+
+    Where different ones would read the same there are more decimals, as many as tell them apart, at most five more.
+    """
+    known = {v for v in values if v is not None and math.isfinite(v)}
+    largest = max((abs(v) for v in known if v), default=1.0)
+    decimals, kind = max(0, 3 - max(0, math.floor(math.log10(largest)))), "f"
     if largest >= 1e7 or largest < 1e-3:
-        return lambda value: MISSING if value is None or not math.isfinite(value) else f"{value:.3e}"
-    decimals = max(0, 3 - max(0, math.floor(math.log10(largest))))
-    if largest < 0.1:
+        decimals, kind = 3, "e"
+    elif largest < 0.1:
         decimals = 5
-    return lambda value: MISSING if value is None or not math.isfinite(value) else f"{value:.{decimals}f}"
+    told = [len({f"{v:.{decimals + more}{kind}}" for v in known}) for more in range(_MORE_DECIMALS + 1)]
+    decimals += told.index(told[-1])
+    return lambda value: MISSING if value is None or not math.isfinite(value) else f"{value:.{decimals}{kind}}"
 
 
 def p_value(value: float | None) -> str:

@@ -9,6 +9,7 @@ from report_rows import Maker, row, rows_of
 from rich.cells import cell_len
 from rich.console import Console
 
+from anoaudit.reports import html
 from anoaudit.reports.aggregates import spread
 from anoaudit.reports.markdown import markdown
 from anoaudit.reports.terminal import render
@@ -177,6 +178,31 @@ def test_figures_never_round_to_what_they_are_not() -> None:
     assert (p_value(1e-300), p_value(1.2e-5), p_value(0.25), p_value(None)) == ("<1e-99", "1.2e-05", "0.250", "-")
     assert numbers([12.3456, 1.0])(1.0) == "1.00"
     assert numbers([float("nan"), None])(float("nan")) == "-"
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [0.99991, 0.99992, 0.5],
+        [225121.26, 225121.4, 12.0],
+        [1e-5, 1.0001e-5],
+        [3e8, 3.00001e8],
+        [-0.00012, -0.00013, 0.5],
+    ],
+)
+def test_different_scores_read_differently(make: Maker, scores: list[float]) -> None:
+    """Ranks 1 and 2 with the same score, as rounded, look like a tie."""
+    score, table = numbers(scores), make(rows_of([*scores]))
+    assert len({score(value) for value in scores}) == len(scores)
+    for text in (shown(table), markdown(table), html.render(table)):
+        assert all(score(value) in text for value in scores)
+
+
+def test_digits_have_an_end() -> None:
+    """What differs less than single precision can tell reads the same; ties do; nothing grows for nothing."""
+    assert numbers([0.3, 0.3 + 1e-12, 0.1])(0.1) == "0.100"
+    assert numbers([0.3, 0.3, 0.1])(0.3) == "0.300"
+    assert numbers([225121.0, 206997.0])(225121.0) == "225121"
 
 
 def test_why_is_cut_between_its_entries_and_before_it_the_bars_go(make: Maker) -> None:
