@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -268,14 +268,16 @@ def report(
 
 
 def _joined(table: ScoreTable, truth: str) -> ScoreTable:
-    from anoaudit.data.labels import open_labels
+    from anoaudit.data.labels import notes_of, open_labels
     from anoaudit.reports.truth import with_truth
 
-    labels = open_labels(truth)
+    labels = open_labels(truth, id_column=table.summary.columns.get("id"))
     ids = table.lazy().select("id").collect()["id"].to_list()
     labels.translate(Path(table.summary.source or "."), ids)
     labels.of(ids)
     labels.require_match()
+    notes = dict.fromkeys((*table.summary.notes, *notes_of(labels)))
+    table = replace(table, summary=replace(table.summary, notes=tuple(notes)))
     known = {item: value if value >= 0 else None for item, value in labels.by_id.items()}
     return with_truth(table, known, Path(_session_folder(), "with-truth.parquet"))
 
@@ -318,9 +320,9 @@ def _open(
             count = len(dataset)
         rate = f"--fps {fps:g}" if fps is not None else "all of them; --fps takes fewer"
         reporter.note(f"{count:,} frames in {dataset.source} ({rate})")
-    named = getattr(dataset, "named", None)
-    if named is not None:
-        reporter.note(f"the images are in column {named['image']!r} of {dataset.source}")
+    column = getattr(dataset, "column", None)
+    if column is not None:
+        reporter.note(f"the images are in column {column!r} of {dataset.source}")
     return dataset
 
 

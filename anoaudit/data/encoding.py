@@ -57,7 +57,11 @@ def infer_spec(
         else:
             rules.append(replace(found, name=name))
     read = {rule.name for rule in rules if rule.kind != "categorical"}
-    words = {name: text for name, text in texts.items() if name not in read and dropped.get(name) != "constant"}
+    words = {
+        name: text
+        for name, text in texts.items()
+        if name not in read and not dropped.get(name, "").startswith("constant")
+    }
     notes = text_notes(words) + point_notes({name: text for name, text in texts.items() if name in read}, decimals)
     if not rules:
         told = {name: why for name, why in dropped.items() if why != "excluded"} or dropped
@@ -80,18 +84,25 @@ def _rule(values: pl.Series, name: str, asked: bool, total: int, decimal: Decima
     if not _is_plain(values.dtype):
         return f"nested or binary ({values.dtype})"
     distinct = present.n_unique()
-    if distinct == 1:
-        return "constant"
+    if distinct == 1 and (present.len() == values.len() or not _is_text(values.dtype)):
+        return _constant(values, present)
     if values.dtype.is_numeric():
         if values.dtype.is_integer() and not asked and _identifies(name, present, values.len(), total):
             return "identifier (every value once)"
         finite = present.cast(pl.Float64).filter(present.cast(pl.Float64).is_finite())
-        return "constant" if finite.n_unique() < 2 else _numeric(values, "numeric", "")
+        if finite.n_unique() < 2:
+            return "constant in double precision" if finite.len() == present.len() else "constant where it is finite"
+        return _numeric(values, "numeric", "")
     if values.dtype == pl.Boolean:
         return _numeric(values, "boolean", "")
     if values.dtype.is_temporal():
         return _numeric(values, "datetime", "")
     return _text_rule(values.cast(pl.String), name, distinct, asked, total, decimal)
+
+
+def _constant(values: pl.Series, present: pl.Series) -> str:
+    """Why a column of one value is dropped: what is missing is a feature of words only, of others it is imputed."""
+    return "constant" if present.len() == values.len() else "constant where it is not missing"
 
 
 def _is_text(dtype: pl.DataType) -> bool:
@@ -119,19 +130,19 @@ def _text_rule(
 ) -> ColumnRule | str:
     present = values.drop_nulls()
     if present.str.to_lowercase().is_in([*TRUE, *FALSE]).all():
-        return _numeric(values, "boolean", "")
+        return _constant(values, present) if distinct == 1 else _numeric(values, "boolean", "")
     if decimal is not None:
         numbers = parse_numbers(present, decimal)
         finite = numbers.drop_nulls().filter(numbers.drop_nulls().is_finite())
         if finite.n_unique() < 2:
-            return "constant"
+            return _constant(values, present)
         integers = finite.len() == numbers.len() and bool((finite == finite.floor()).all())
         if integers and not asked and _identifies(name, finite, values.len(), total):
             return "identifier (every value once)"
         return _numeric(values, "numeric", decimal)
     for form in DATE_FORMATS:
         if _dates(present, form).is_not_null().mean() >= PARSED_SHARE:  # type: ignore[operator]
-            return _numeric(values, "datetime", form)
+            return _constant(values, present) if distinct == 1 else _numeric(values, "datetime", form)
     if distinct == present.len() and distinct >= 20 and not asked:
         return "identifier (every value once)"
     if distinct > MAX_CATEGORIES:

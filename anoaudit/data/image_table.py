@@ -42,9 +42,7 @@ class ImageTable:
     def __init__(self, table: TableFiles, column: str) -> None:
         self._table, self.column = table, column
         self.source, self.name, self.ignored, self.files = table.source, table.name, table.ignored, table.files
-        self.named = {"image": column}  # what `report` needs to open it again
-        if table.options.id_column is not None:
-            self.named["id"] = table.options.id_column
+        self.named = {"image": column, **table.named}  # what `report` needs to open it again
 
     def __len__(self) -> int:
         return len(self._table)
@@ -83,6 +81,10 @@ class ImageTable:
 
         for part, results in self._decoded(READ, only, picture):
             yield from zip(part.ids, results, strict=True)
+
+    def label_notes(self) -> tuple[str, ...]:
+        """See Dataset."""
+        return self._table.label_notes()
 
     def outline(self) -> str:
         """See Dataset."""

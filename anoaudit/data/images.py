@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from anoaudit.data.decoding import SUFFIXES, UnreadableImageError, read_image, read_picture
 from anoaudit.data.items import UNLABELLED, Chunk, ImageSpec, InputSpec, Kind, Picture
-from anoaudit.data.labels import Labels
+from anoaudit.data.labels import Labels, notes_of
 
 Decoded = Picture | str  # as it enters the model, or the reason why it does not
 PICTURES_AHEAD = 8
@@ -148,6 +148,10 @@ class ImageFolder:
             times=None if self._times is None else self._times[indices],
             sizes=sizes_of(found),
         )
+
+    def label_notes(self) -> tuple[str, ...]:
+        """See Dataset."""
+        return notes_of(self._truth, self._labels)
 
     def outline(self) -> str:
         """See Dataset."""

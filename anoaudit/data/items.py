@@ -161,6 +161,10 @@ class Dataset(Protocol):
         """Chunks of at most `size` items; with `only` (bool[N]), just the items that it marks."""
         ...
 
+    def label_notes(self) -> tuple[str, ...]:
+        """After a whole pass: one line each on ids of truth or labels that are not in the data."""
+        ...
+
     def outline(self) -> str:
         """A hash of names and sizes: cheap, tells whether `--resume` still sees the same data."""
         ...

@@ -49,7 +49,8 @@ class Labels:
         self.spec = spec
         self.column = column
         self.by_id = by_id or {}
-        self._used = 0
+        self._used: set[str] = set()
+        self._example = ""  # an id of the data
 
     def of(self, ids: Sequence[str], frame: pl.DataFrame | None = None) -> npt.NDArray[np.int8]:
         """int8[B] for these items; `frame` holds the rows when the labels are a column."""
@@ -57,17 +58,27 @@ class Labels:
             assert frame is not None
             return parse(frame[self.column], f"column {self.column!r}")
         found = [self.by_id.get(item, UNLABELLED) for item in ids]
-        self._used += sum(item in self.by_id for item in ids)
+        self._used.update(item for item in ids if item in self.by_id)
+        self._example = self._example or next(iter(ids), "")
         return np.array(found, dtype=np.int8)
 
     def require_match(self) -> None:
         """After a whole pass over the data: raise UsageError when not one id was found."""
-        if self.column is None and self._used == 0:
-            example = next(iter(self.by_id), "")
+        if self.column is None and not self._used:
+            first = next(iter(self.by_id), "")
             raise UsageError(
-                f"none of the {len(self.by_id)} ids in {self.spec} is in the data (the first is {example!r})",
+                f"none of the {len(self.by_id)} ids in {self.spec} is in the data (the first is {first!r}, "
+                f"the data's {self._example!r})",
                 "ids are paths relative to DATA (clip.mp4#000123 for a frame), values of --id-column, or row numbers from 0",
             )
+
+    def note(self) -> str:
+        """After a whole pass over the data: what to tell of a file's ids that are not in it, empty where all are."""
+        missing = [item for item in self.by_id if item not in self._used]
+        if not missing:
+            return ""
+        is_are = "is" if len(missing) == 1 else "are"
+        return f"{len(missing)} of the {len(self.by_id)} ids in {self.spec} {is_are} not in the data (the first is {missing[0]!r})"
 
     def attach(self, root: Path, ids: Sequence[str]) -> None:
         """Join a file's rows with all items of DATA. Raises UsageError when not one id was found."""
@@ -86,8 +97,16 @@ class Labels:
             self.by_id = moved
 
 
-def open_labels(spec: str, columns: Sequence[str] = ()) -> Labels:
-    """`COLUMN` or `FILE[:COLUMN]`; a column of the data wins over a file of that name. Raises UsageError."""
+def notes_of(*given: Labels | None) -> tuple[str, ...]:
+    """After a whole pass: the notes of truth and labels."""
+    return tuple(dict.fromkeys(note for labels in given if labels is not None and (note := labels.note())))
+
+
+def open_labels(spec: str, columns: Sequence[str] = (), id_column: str | None = None) -> Labels:
+    """`COLUMN` or `FILE[:COLUMN]`; a column of the data wins over a file of that name. Raises UsageError.
+
+    A file's ids are in its column `id_column`, as the data calls them, else in `id` or `path`.
+    """
     if spec in columns:
         return Labels(spec, column=spec)
     path, column = split_spec(spec)
@@ -95,9 +114,11 @@ def open_labels(spec: str, columns: Sequence[str] = ()) -> Labels:
         known = f"the data's columns are {among(columns, spec)}" if columns else "give a CSV or Parquet file"
         raise UsageError(f"{spec!r} is neither a column of the data nor a file", known)
     frame = _read(path)
-    key = next((name for name in ID_COLUMNS if name in frame.columns), None)
+    keys = [*filter(None, [id_column]), *ID_COLUMNS]
+    key = next((name for name in keys if name in frame.columns), None)
     if key is None:
-        raise UsageError(f"{path} has no column 'id' or 'path' to join on", f"its columns are {among(frame.columns)}")
+        known = " or ".join(map(repr, dict.fromkeys(keys)))
+        raise UsageError(f"{path} has no column {known} to join on", f"its columns are {among(frame.columns)}")
     name = column or next((name for name in LABEL_COLUMNS if name in frame.columns), None)
     if name is None or name not in frame.columns:
         raise UsageError(

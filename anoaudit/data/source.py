@@ -70,14 +70,13 @@ def open_dataset(
             f"{data} holds nothing to audit ({ignored} other {'file' if ignored == 1 else 'files'})",
             f"readable are {', '.join(sorted(KNOWN))}",
         )
-    table = TableFiles(data, root, tables, options, truth, labels, ignored + len(paths) - len(tables))
-    known_columns = {role: name for role, name in (usual or {}).items() if name in table.columns}
+    known_columns = {role: name for role, name in (usual or {}).items() if name in rows.columns_of(tables[0])}
     options = replace(
         options,
         id_column=options.id_column or known_columns.get("id"),
         image_column=options.image_column or known_columns.get("image"),
     )
-    table.options = options
+    table = TableFiles(data, root, tables, options, truth, labels, ignored + len(paths) - len(tables))
     if options.columns or options.exclude:  # then its rows are meant, whatever else is in it
         if options.image_column is not None:
             raise UsageError("--image-column leaves no use for --columns and --exclude", "leave them out")

@@ -15,7 +15,7 @@ import polars as pl
 from anoaudit.data.encoding import encode, infer_spec
 from anoaudit.data.images import item_id
 from anoaudit.data.items import UNLABELLED, Chunk, InputSpec, Kind, TableSpec
-from anoaudit.data.labels import open_labels
+from anoaudit.data.labels import notes_of, open_labels
 from anoaudit.data.rows import RawRows, columns_of, read_rows
 from anoaudit.errors import AuditError, UsageError, among
 
@@ -56,8 +56,9 @@ class TableFiles:
         self.options = options
         self.columns = columns_of(self.files[0])
         self._check_columns()
-        self.truth = open_labels(truth, self.columns) if truth else None
-        self.labels = open_labels(labels, self.columns) if labels else None
+        self.truth, self.labels = (
+            open_labels(spec, self.columns, options.id_column) if spec else None for spec in (truth, labels)
+        )
         self._rows: int | None = None
 
     def _check_columns(self) -> None:
@@ -109,6 +110,15 @@ class TableFiles:
         for given in (self.truth, self.labels):
             if given is not None:
                 given.require_match()
+
+    def label_notes(self) -> tuple[str, ...]:
+        """See Dataset."""
+        return notes_of(self.truth, self.labels)
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The column of ids, if there is one: what `report` needs to join a truth."""
+        return {} if self.options.id_column is None else {"id": self.options.id_column}
 
     def not_features(self) -> list[str]:
         """The columns of ids, truth and labels. Raises UsageError when one of them is named as a feature."""

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from anoaudit.data import clips
 from anoaudit.data.images import Decoded, fingerprint_of, item_id, natural, outline_of, pixels_of, sizes_of
 from anoaudit.data.items import UNLABELLED, Chunk, ImageSpec, InputSpec, Kind, Picture
-from anoaudit.data.labels import Labels
+from anoaudit.data.labels import Labels, notes_of
 
 if TYPE_CHECKING:
     import av
@@ -173,6 +173,10 @@ class VideoFiles:
         file, place = self._place(item)
         numbers = self.clips[file].numbers
         return f"{self.names[file]}#{numbers[place]:06d}" if place < len(numbers) else self.names[file]
+
+    def label_notes(self) -> tuple[str, ...]:
+        """See Dataset."""
+        return notes_of(self._truth, self._labels)
 
     def outline(self) -> str:
         """See Dataset."""

@@ -76,6 +76,7 @@ def score_dataset(
     """
     with _temporary_folder() as folder:
         scores: list[npt.NDArray[np.float64]] = []
+        ids: list[npt.NDArray[np.uint64]] = []  # hashed
         done = unreadable = 0
         optional = {*given, *(["time"] if dataset.timed else [])}
         with finished_table(folder / "spool.parquet", optional) as spool:
@@ -83,6 +84,7 @@ def score_dataset(
                 frame, found = _score_chunk(chunk, session, spec)
                 spool.write(frame)
                 scores.append(found)
+                ids.append(frame["id"].hash().to_numpy())
                 done += len(chunk)
                 unreadable += len(chunk) - len(found)
                 if progress is not None:
@@ -104,9 +106,26 @@ def score_dataset(
             model=model,
             contamination=contamination or {},
             command=command or {},
-            notes=notes + ((session.note,) if session.note else ()),
+            notes=(
+                *notes,
+                *dataset.label_notes(),
+                *_of_repeated(spooled, np.concatenate(ids)),
+                *filter(None, [session.note]),
+            ),
         )
         return _decide(spooled, np.concatenate(scores), out, calibrate, rule, summary)
+
+
+def _of_repeated(spooled: ScoreTable, hashes: npt.NDArray[np.uint64]) -> list[str]:
+    """A note on ids that several items have: what is joined on them reaches all of these."""
+    distinct, counts = np.unique(hashes, return_counts=True)
+    repeated = pl.Series(distinct[counts > 1])
+    if not len(repeated):
+        return []
+    found = (frame["id"].filter(frame["id"].hash().is_in(repeated.implode())) for frame in spooled.batches())
+    example = next(ids[0] for ids in found if len(ids))
+    several = f"{len(repeated):,} ids are each those of" if len(repeated) > 1 else "one id is that of"
+    return [f"{several} more than one item (the first is {example!r}): truth and labels cannot tell these apart"]
 
 
 def _score_chunk(chunk: Chunk, session: Session, spec: InputSpec) -> tuple[pl.DataFrame, npt.NDArray[np.float64]]:

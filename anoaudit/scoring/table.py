@@ -64,7 +64,7 @@ class Summary:
     threshold: float | None = None  # the smallest flagged score, or the given one
     calibration: dict[str, Any] = field(default_factory=dict)  # at least {"kind": ...} when known
     model: dict[str, Any] = field(default_factory=dict)  # name, method, hash
-    columns: dict[str, Any] = field(default_factory=dict)  # of a table of images: which is `image`, which `id`
+    columns: dict[str, Any] = field(default_factory=dict)  # of a table: which is `id`, which `image`
     provider: str = ""  # onnxruntime's execution provider that really ran
     contamination: dict[str, Any] = field(
         default_factory=dict

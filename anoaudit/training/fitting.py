@@ -228,6 +228,8 @@ def _split(
         if too_many(len(unreadable), len(readable)):
             raise AuditError(line, "repair or remove them, or allow more with --max-unreadable")
         reporter.note(line)
+    for line in dataset.label_notes():  # told before hours of work with fewer labels than were meant
+        reporter.note(line)
     if not settings.method.known_normals:
         labels = np.where(labels == 0, UNLABELLED, labels).astype(np.int8)
     return split_items(readable, labels, dataset.kind, settings.seed, settings.only_normal, settings.method.few_shot)

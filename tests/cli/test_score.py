@@ -252,6 +252,42 @@ def test_the_model_remembers_the_id_column(table: Fitted, run: Run) -> None:
     assert document["metrics"]["anomalies"] == 12
 
 
+def test_a_truth_may_name_its_ids_as_the_data_does_and_what_is_not_found_is_told(
+    table: Fitted, run: Run, tmp_path: Path
+) -> None:
+    known = pl.read_csv(table.labels).rename({"id": "key"})
+    known.extend(pl.DataFrame({"key": ["row-9998", "row-9999"], "anomaly": [1, 0]}, schema=known.schema))
+    known.write_csv(tmp_path / "known.csv")
+    scores, truth = tmp_path / "s.json", tmp_path / "known.csv"
+    missing = f"2 of the 402 ids in {truth} are not in the data (the first is 'row-9998')"
+    for done in (
+        run("score", table.data, "-m", table.model, "--truth", truth, "-f", "json"),
+        run("score", table.data, "-m", table.model, "-o", scores),
+        run("report", scores, "--truth", truth, "-f", "json"),
+    ):
+        assert done.code == 0, done.err
+        if done.out.startswith("{"):
+            document = json.loads(done.out)
+            assert document["metrics"]["anomalies"] == 12
+            assert document["summary"]["notes"].count(missing) == 1
+    strange = tmp_path / "strange.csv"
+    strange.write_text("id,label\nnowhere,1\n")
+    done = run("score", table.data, "-m", table.model, "--truth", strange)
+    assert done.code == 2
+    assert "the first is 'nowhere', the data's 'row-" in done.err
+
+
+def test_ids_that_several_rows_have_are_told(table: Fitted, run: Run, tmp_path: Path) -> None:
+    frame = pl.read_parquet(table.data)
+    twice = frame.with_columns(key=pl.Series([*frame["key"][:-2], "row-0007", "row-0007"]))
+    for name, data in (("once", frame), ("twice", twice)):
+        data.write_parquet(tmp_path / f"{name}.parquet")
+        done = run("score", tmp_path / f"{name}.parquet", "-m", table.model, "-f", "json")
+        notes = [note for note in json.loads(done.out)["summary"]["notes"] if "more than one item" in note]
+        assert len(notes) == (name == "twice")
+        assert all("one id is that of" in note and "'row-0007'" in note for note in notes)
+
+
 def test_a_closed_pipe_never_looks_like_a_finding(table: Fitted) -> None:
     for words in (f"report '{table.model}' -f ndjson", "methods loe", "--help"):
         command = f"'{sys.executable}' -m anoaudit {words} | head -n 1"

@@ -45,10 +45,14 @@ def column(values: Any, rule: ColumnRule) -> tuple[list[float], list[str | None]
         ([str(i) for i in range(N)], "identifier"),
         ([f"{i:032x}-{i}" for i in range(N)], "identifier"),
         ([7] * N, "constant"),
-        ([7, None] * (N // 2), "constant"),
+        ([7, None] * (N // 2), "constant where it is not missing"),
+        ([True, None] * (N // 2), "constant where it is not missing"),
+        (["true", None] * (N // 2), "constant where it is not missing"),
+        (["2024-01-01", None] * (N // 2), "constant where it is not missing"),
+        ([2**60 + i % 3 for i in range(N)], "constant in double precision"),
         (["a"] * N, "constant"),
         (["1.0"] * (N - 1) + ["1"], "constant"),
-        ([1.0, math.inf] * (N // 2), "constant"),
+        ([1.0, math.inf] * (N // 2), "constant where it is finite"),
         ([None] * N, "all values missing"),
         ([math.nan] * N, "all values missing"),
         ([[1]] * N, "nested"),
@@ -104,6 +108,12 @@ def test_too_many_words_and_just_enough() -> None:
     rule = rule_of([f"w{i % 50}" for i in range(N)])
     assert isinstance(rule, ColumnRule)
     assert len(rule.categories) == 50
+
+
+def test_one_word_or_none_is_a_feature() -> None:
+    found = rule_of(["a", None] * (N // 2))
+    assert not isinstance(found, str)
+    assert (found.kind, found.categories) == ("categorical", ("a",))
 
 
 def test_categories_unseen_and_missing() -> None:

@@ -82,7 +82,7 @@ def test_a_column_is_never_a_feature(tmp_path: Path, frame: pl.DataFrame, name: 
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-@pytest.mark.parametrize(("key", "column"), [("id", "label"), ("path", "anomaly"), ("id", "other")])
+@pytest.mark.parametrize(("key", "column"), [("id", "label"), ("path", "anomaly"), ("id", "other"), ("part", "label")])
 def test_a_file(tmp_path: Path, frame: pl.DataFrame, separator: str, key: str, column: str) -> None:
     rows = pl.DataFrame({key: frame["part"], column: frame["bad"]}).reverse()
     rows.write_csv(tmp_path / "truth.csv", separator=separator, include_bom=separator == ";")
@@ -108,7 +108,7 @@ def test_row_numbers_are_ids(tmp_path: Path, frame: pl.DataFrame) -> None:
         ("id,label\np1,2\n", "'2'"),
         ("id,label\np1,1\np1,0\n", "twice"),
         ("id,label\n,1\n", "without 'id'"),
-        ("name,label\np1,1\n", "no column 'id' or 'path'"),
+        ("name,label\np1,1\n", "no column 'part' or 'id' or 'path'"),
         ("id,score\np1,1\n", "no column 'label'"),
         ("id,label\np1,1\np2\n", "row 1"),
         ("id,label\nnowhere,1\n", "none of the 1 ids"),

@@ -54,6 +54,9 @@ class Rows:
                 start, self.ids[part], groups, reasons, self.values[part][readable], self.truth[part], self.truth[part]
             )
 
+    def label_notes(self) -> tuple[str, ...]:
+        return ()
+
     def outline(self) -> str:
         return "outline"
 

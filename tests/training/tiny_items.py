@@ -62,6 +62,9 @@ class Memory:
             unknown = np.full(len(part), -1, dtype=np.int8)
             yield Chunk(start, [str(i) for i in part], [None] * len(part), reasons, self.values[good], unknown, unknown)
 
+    def label_notes(self) -> tuple[str, ...]:
+        return ()
+
     def outline(self) -> str:
         return "o"
 
