@@ -71,7 +71,7 @@ def fit(
     `contamination` is the assumed share of anomalies, or "auto": estimated from the data. `alpha_sensitivity` also fits at half
     and twice that share and says how the ranking changes. `options` are the method's `k=v`; `fps` is how many frames a second
     of a video or a folder of frames. The score table lies in
-    the model directory. Raises UsageError and AuditError.
+    the model directory. Raises UsageError and AuditError; a KeyboardInterrupt has a note on what is kept of the work.
     """
     command = asked("fit", locals())
     from anoaudit import options as parsing
@@ -127,7 +127,7 @@ def fit(
     _require_fit_packages()
 
     from anoaudit.auditing import audit, write
-    from anoaudit.training.checkpoint import discard, discard_if_fresh, locked
+    from anoaudit.training.checkpoint import discard, discard_if_fresh, locked, stamp, what_is_kept
     from anoaudit.training.fitting import FitSettings, fit_detector
 
     settings = FitSettings(
@@ -137,13 +137,16 @@ def fit(
         alpha is None, alpha_sensitivity,
     )  # fmt: skip
     with locked(part):
+        earlier = stamp(part)
         try:
             fitted = fit_detector(dataset, settings, part, resume, limit.exceeded, reporter)
             given = [name for name, spec in (("label", labels), ("truth", truth)) if spec is not None]
             table = audit(path.name, dataset, settings, fitted, part / SCORES, rule, given, reporter, command)
             write(path, dataset, settings, fitted, table)
-        except BaseException:
+        except BaseException as error:
             discard_if_fresh(part)  # before the first checkpoint there is nothing worth resuming
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(what_is_kept(part, earlier, resume))
             raise
     discard(part)
     reporter.note(f"model written to {path}")

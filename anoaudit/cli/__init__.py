@@ -14,6 +14,7 @@ import typer
 
 from anoaudit import __version__
 from anoaudit.cli import contaminate, doctor, fit, inspect, methods, report, score
+from anoaudit.cli.shared import InterruptionError
 from anoaudit.errors import AnoauditError
 
 app = typer.Typer(
@@ -61,11 +62,11 @@ def _run(arguments: list[str], debug: bool) -> int:
         result = app(args=arguments, standalone_mode=False)
         sys.stdout.flush()
         if result == 130:  # typer turns Ctrl-C into this code without a word
-            _say(
-                "interrupted",
-                "a fit that had trained for some time goes on with --resume" if "fit" in arguments else "",
-            )
+            _say("interrupted")
         return result if isinstance(result, int) else 0
+    except InterruptionError as stop:
+        _say("interrupted", str(stop))
+        return 130
     except AnoauditError as error:
         if debug:
             raise

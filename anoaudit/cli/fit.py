@@ -112,14 +112,15 @@ def command(
     from anoaudit.progress import StderrReporter
 
     page, reporter = shared.html_file(html, (data, labels, truth, weights), out), StderrReporter()
-    result = api.fit(
-        data, method=method, out=out, contamination=contamination, alpha_sensitivity=alpha_sensitivity, labels=labels,
-        train_on=train_on, truth=truth, backbone=backbone, weights=weights, backbone_args=backbone_arg, device=device.value,
-        seed=seed, options=set_, resume=resume, force=force, columns=shared.names(columns), exclude=shared.names(exclude),
-        id_column=id_column, image_column=image_column, fps=fps, max_unreadable=max_unreadable,
-        fdr=fdr, threshold=threshold, top_k=top_k, fail_on=fail_on,
-        reporter=reporter,
-    )  # fmt: skip
+    with shared.interruptible():
+        result = api.fit(
+            data, method=method, out=out, contamination=contamination, alpha_sensitivity=alpha_sensitivity, labels=labels,
+            train_on=train_on, truth=truth, backbone=backbone, weights=weights, backbone_args=backbone_arg, device=device.value,
+            seed=seed, options=set_, resume=resume, force=force, columns=shared.names(columns), exclude=shared.names(exclude),
+            id_column=id_column, image_column=image_column, fps=fps, max_unreadable=max_unreadable,
+            fdr=fdr, threshold=threshold, top_k=top_k, fail_on=fail_on,
+            reporter=reporter,
+        )  # fmt: skip
     code = shared.emit(result, None, (form or shared.Format.table).value, top)
     if page is not None:
         api.report(result.table.path.parent, data=data, html=page, reporter=reporter)

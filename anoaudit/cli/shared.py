@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -159,6 +160,19 @@ def html_file(name: str | None, inputs: Iterable[str | Path | None], out: str | 
     if not path.absolute().parent.is_dir():
         raise AuditError(f"cannot write {path}: the folder {path.parent} does not exist", "create the folder first")
     return path
+
+
+class InterruptionError(Exception):
+    """Ctrl-C in a command that may go on later; the text says what is kept of its work. typer would swallow the bare one."""
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C becomes InterruptionError, with what the work itself noted on it."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise InterruptionError(*getattr(stop, "__notes__", ["nothing is kept"])) from stop
 
 
 def emit(result: Result, path: Path | None, form: str, top: int) -> int:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from anoaudit.errors import AuditError, UsageError
+from anoaudit.training.differences import differences
 
 SECONDS_BETWEEN = 10.0
 STATE, LOCK = "state.json", "lock"
@@ -31,34 +32,53 @@ class Checkpoints:
         self._settings = json.loads(json.dumps(settings))
         self._last = time.monotonic()
         self._found: dict[str, Any] | None = None
+        self._earlier: dict[str, Any] | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for path in _left_behind(folder):
-                if not resume:
-                    path.unlink()
+            left = _left_behind(folder)
+            if resume:
+                self._found = self._read()
+                return
+            with contextlib.suppress(AuditError):  # a damaged one is worth nothing
+                self._earlier = self._read_any()
+            if self._earlier is None:
+                _remove(left)
         except OSError as error:
             raise AuditError(
                 f"{folder} cannot be written: {error.strerror or error}", "choose another place with -o"
             ) from error
-        if resume:
-            self._found = self._read()
+
+    @property
+    def earlier(self) -> str:
+        """What to say of the checkpoint of an interrupted fit where this one starts anew; empty where there is none.
+
+        It stays until this fit writes its own, so that who forgot --resume has lost nothing yet.
+        """
+        if self._earlier is None:
+            return ""
+        odd = differences(self._earlier["settings"], self._settings)
+        way = f"its options differ: {odd}" if odd else "to go on from it instead, stop now and add --resume"
+        return f"{self.folder} has the checkpoint of an interrupted fit, which this one, starting anew, will replace; {way}"
 
     def _read(self) -> dict[str, Any] | None:
+        state = self._read_any()
+        odd = "" if state is None else differences(state["settings"], self._settings)
+        if odd:
+            raise UsageError(
+                f"--resume: this is not the interrupted fit: {odd}",
+                "repeat its command with --resume, or start anew without",
+            )
+        return state
+
+    def _read_any(self) -> dict[str, Any] | None:
         path = self.folder / STATE
         if not path.exists():
             return None
         try:
             state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            theirs: dict[str, Any] = dict(state["settings"])
-            dict(state["stages"])
+            state["settings"], state["stages"] = dict(state["settings"]), dict(state["stages"])
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise AuditError(f"{path} is damaged", "start anew without --resume") from error
-        if theirs != self._settings:
-            odd = next((k for k in self._settings if theirs.get(k) != self._settings[k]), "settings")
-            raise UsageError(
-                f"--resume: {odd} differs from the interrupted run's",
-                "repeat its options, or start anew without --resume",
-            )
         return state
 
     @property
@@ -88,6 +108,9 @@ class Checkpoints:
         name = f"{stage}-{state.get('epoch', 0)}.safetensors"
         plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
         try:
+            if self._earlier is not None:  # its caches are this fit's by now
+                _remove({path, *self.folder.glob("*.safetensors*")})
+                self._earlier = None
             save_file(plain, self.folder / (name + ".tmp"))
             (self.folder / (name + ".tmp")).rename(self.folder / name)
             document = self._found or {"settings": self._settings, "stages": {}}
@@ -140,6 +163,31 @@ def _left_behind(folder: Path) -> set[Path]:
             f"{folder} holds {foreign[0]!r}, which no fit has written", "move it, or choose another name with -o"
         )
     return ours - {folder / LOCK}
+
+
+def _remove(left: set[Path]) -> None:
+    """The state first: without it the rest is nothing to go on from."""
+    for path in sorted(left, key=lambda path: path.name != STATE):
+        path.unlink(missing_ok=True)
+
+
+def stamp(folder: Path) -> tuple[int, int] | None:
+    """Tells one checkpoint from another; None where there is none."""
+    try:
+        info = (folder / STATE).stat()
+    except OSError:
+        return None
+    return info.st_ino, info.st_mtime_ns
+
+
+def what_is_kept(folder: Path, before: tuple[int, int] | None, resumed: bool) -> str:
+    """Of a fit that was interrupted: whether there is something for --resume. `before` is the stamp of when it began."""
+    now = stamp(folder)
+    if now is None:
+        return "nothing is kept: this fit had no checkpoint yet"
+    if now != before or resumed:
+        return f"a checkpoint is kept in {folder}: the same command with --resume goes on from it"
+    return f"this fit had no checkpoint yet; an earlier fit's is still in {folder}, for --resume with its options"
 
 
 def discard(folder: Path) -> None:

@@ -102,6 +102,8 @@ def fit_detector(
     checkpoints = Checkpoints(part, _identity(dataset, spec, split, settings, backbone_facts), resume)
     if resume and not checkpoints.found:
         reporter.note("there is no checkpoint to go on from: starting anew")
+    if checkpoints.earlier:
+        reporter.note(checkpoints.earlier)
     trainer = Trainer(
         device,
         settings.seed,
@@ -281,7 +283,7 @@ def _identity(
         "only_normal": settings.only_normal,
         "backbone": settings.backbone, "weights": (backbone_facts or {}).get("weights"),
         "backbone_arguments": settings.backbone_arguments,
-        "device": settings.device,
+        "device": settings.device, "id_column": settings.id_column,
     }  # fmt: skip
 
 

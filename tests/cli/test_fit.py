@@ -259,16 +259,36 @@ def test_an_interrupted_fit_resumes_to_the_same_model(
             raise KeyboardInterrupt
         return real(*positional, **named)
 
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(loop, "_epoch", interrupted)
-    assert run(*arguments, "-o", tmp_path / "part.anoaudit").code == 130
+    stopped = run(*arguments, "-o", tmp_path / "part.anoaudit")
+    assert stopped.code == 130
+    kept = f"a checkpoint is kept in {tmp_path / 'part.anoaudit.part'}: the same command with --resume goes on from it"
+    assert stopped.err.endswith(f"interrupted\n  {kept}\n")
     assert not (tmp_path / "part.anoaudit").exists()
-    refused = run(*arguments, "--columns", "load,flow", "-o", tmp_path / "part.anoaudit", "--resume")
-    assert (refused.code, "differs" in refused.err) == (2, True)
+    refused = run(*arguments, "--columns", "load,flow", "--seed", "7", "-o", tmp_path / "part.anoaudit", "--resume")
+    assert (refused.code, "--seed 7 (was 0); without mode, time as a feature" in refused.err) == (2, True)
+    monkeypatch.setattr("anoaudit.training.checkpoint.SECONDS_BETWEEN", 1e9)
+    monkeypatch.setattr(loop, "_epoch", stop)
+    for more, says in (
+        ([], "starting anew, will replace; to go on from it instead, stop now and add --resume"),
+        (["--seed", "7"], "starting anew, will replace; its options differ: --seed 7 (was 0)"),
+    ):
+        forgotten = run(*arguments, *more, "-o", tmp_path / "part.anoaudit")
+        assert (forgotten.code, says in forgotten.err) == (130, True)
+        assert "no checkpoint yet; an earlier fit's is still in" in forgotten.err
+    monkeypatch.setattr(loop, "_epoch", real)
     resumed = run(*arguments, "-o", tmp_path / "part.anoaudit", "--resume")
     assert (resumed.code, "resuming" in resumed.err) == (0, True)
     first, second = ((tmp_path / f"{name}.anoaudit" / "model.onnx").read_bytes() for name in ("whole", "part"))
     assert first == second
     assert not (tmp_path / "part.anoaudit.part").exists()
+    monkeypatch.setattr(loop, "_epoch", stop)
+    stopped = run(*arguments, "-o", tmp_path / "new.anoaudit")
+    assert stopped.err.endswith("interrupted\n  nothing is kept: this fit had no checkpoint yet\n")
+    assert not (tmp_path / "new.anoaudit.part").exists()
 
 
 def test_a_table_with_decimal_commas_is_the_table_with_points(table: Fitted, run: Run, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from anoaudit.errors import AuditError, UsageError
 from anoaudit.methods.loe.assignment import Assignment
 from anoaudit.training import checkpoint
 from anoaudit.training.checkpoint import Checkpoints, discard, discard_if_fresh, pack_optimizer, unpack_optimizer
+from anoaudit.training.differences import differences
 from anoaudit.training.loop import Batches, History, Schedule, train
 
 X: Batches = Rows(torch.randn(41, 3, generator=torch.Generator().manual_seed(0)))
@@ -307,12 +308,65 @@ def test_divergence_is_an_error(tmp_path, value):
 def test_another_run_is_not_resumed(tmp_path, always_due):
     module = network()
     run(module, squares(module), tmp_path, settings={"seed": 1, "lr": 0.1})
-    with pytest.raises(UsageError, match="--resume: lr differs"):
+    with pytest.raises(UsageError, match=r"--resume: this is not the interrupted fit: lr 0.2 \(was 0.1\)"):
         Checkpoints(tmp_path, {"seed": 1, "lr": 0.2}, resume=True)
     assert Checkpoints(tmp_path, {"seed": 1, "lr": 0.1}, resume=True).load("train") is not None
     assert Checkpoints(tmp_path, {"seed": 1, "lr": 0.1}, resume=True).load("other") is None
-    assert Checkpoints(tmp_path, {"seed": 1, "lr": 0.2}, resume=False).load("train") is None
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_stays_until_a_new_fit_has_its_own(tmp_path):
+    Checkpoints(tmp_path, {"seed": 1}, resume=False).save("train", {"epoch": 3}, {"w": torch.zeros(2)})
+    (tmp_path / "features.f16").touch()
+    new = Checkpoints(tmp_path, {"seed": 2}, resume=False)
+    assert new.load("train") is None
+    assert "seed 2 (was 1)" in new.earlier
+    assert Checkpoints(tmp_path, {"seed": 1}, resume=True).load("train")[0] == {"epoch": 3}
+    new.save("calibration", {"epoch": 1}, {"w": torch.ones(2)})
+    assert new.earlier == ""
+    names = ["calibration-1.safetensors", "features.f16", "state.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert Checkpoints(tmp_path, {"seed": 2}, resume=True).load("train") is None
+
+
+BEFORE = {
+    "data": "ab", "columns": {"columns": [{"name": "a", "median": 1.0}], "dropped": {}}, "items or labels": "cd",
+    "versions": {"torch": "2.11"}, "method": "loe", "options": {"epochs": 12, "strides": [8, 16], "lr": None},
+    "contamination": 0.1, "seed": 0, "only_normal": False, "backbone": None, "weights": None, "backbone_arguments": {},
+    "device": "auto", "id_column": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"options": {"epochs": 20, "strides": [8], "lr": 0.1}},
+         "--set epochs=20 (was 12); --set strides=8 (was 8,16); --set lr=0.1 (was not given)"),
+        ({"method": "lamp", "options": {}}, "--method lamp (was loe)"),
+        ({"contamination": "auto", "seed": 7, "items or labels": "x"}, "--contamination auto (was 0.1); --seed 7 (was 0)"),
+        ({"only_normal": True, "items or labels": "x"}, "--train-on normal (was all)"),
+        ({"backbone": "none", "device": "cpu"}, "--backbone none (was not given); --device cpu (was auto)"),
+        ({"backbone_arguments": {"size": 64}}, "--backbone-arg size=64 (was not given)"),
+        ({"weights": {"sha256": "x"}}, "the backbone's weights"),
+        ({"versions": {"torch": "2.12"}}, "torch 2.12 (was 2.11)"),
+        ({"data": "x", "items or labels": "x", "columns": {"columns": [{"name": "a", "median": 2.0}]}},
+         "the data (its files' names or sizes)"),
+        ({"columns": {"columns": [{"name": n} for n in "bcdef"]}}, "with b, c, d and 2 more as a feature; without a as a feature"),
+        ({"columns": {"columns": [{"name": "a", "median": 2.0}]}}, "the data's values"),
+        ({"columns": {"columns": [{"name": "a", "median": 1.0}], "dropped": {"b": "constant"}}}, "the columns that are left out"),
+        ({"items or labels": "x"}, "the labels, or which items can be read"),
+        ({"id_column": "key", "columns": {}}, "--id-column key (was not given); without a as a feature"),
+        ({"options": {f"o{i}": i for i in range(9)}}, "--set o5=5 (was not given); and 5 more"),
+        ({}, ""),
+    ],
+)  # fmt: skip
+def test_what_differs_is_said_in_the_options_words(changed, said):
+    assert differences(BEFORE, {**BEFORE, **changed}).endswith(said)
+    assert bool(said) == bool(differences(BEFORE, {**BEFORE, **changed}))
+
+
+def test_no_setting_differs_unsaid():
+    for name, value in BEFORE.items():
+        assert differences(BEFORE, {**BEFORE, name: {"x": 1} if isinstance(value, dict) else "x"}), name
 
 
 def test_nothing_to_resume_starts_anew(tmp_path):
