@@ -9,8 +9,8 @@ pooled deepest features of the same encoder at the same moments (epoch 0: untrai
 MHRot, blind, on the same images. full, for a GPU: recipe=paper, all ten classes, all images, γ 0, 0.01, 0.05, 0.1. A cell that is
 killed goes on from its checkpoint, so several runs add up. quick, for two cores: classes automobile and cat, the `tiny` encoder
 (a quarter of resnet18's channels, half its blocks), the first 1,000 images of the class, 16 epochs in batches of 64 (256 steps),
-1,000 test images of the class and 50 of each other one (`pooled-long`: six times the epochs); MHRot with a Wide ResNet 16-1,
-the first 400 images, 5 epochs (loe_cifar.json has it at 10 % contamination).
+1,000 test images of the class and 50 of each other one; MHRot with a Wide ResNet 16-1, the first 400 images, 5 epochs
+(loe_cifar.json has it at 10 % contamination).
 
 `folder/FAMILY/INIT/SETTING/SEED`: cubes and paper types of piped; INIT is scratch (128 px), finetune or frozen (from
 mobilenetv2_100's weights). SETTING is `clean`: trained on half of the normals (one class), the others and all anomalies are
@@ -74,7 +74,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pooled": {"match": "pooled", "augment": "simclr"},  # the paper recipe's way, with this encoder
     "single": {"match": "pooled", "augment": "simclr", "scales": (32,)},  # the deepest scale's memory alone
     "plain": {"match": "pooled", "augment": "simclr", "memory": False},  # stage 1 without memory
-    "pooled-long": {"match": "pooled", "augment": "simclr", "epochs": 6 * EPOCHS},
     "paper": {"recipe": "paper"},
 }
 GAMMAS = ("0", "0.01", "0.05", "0.1")

@@ -30,14 +30,14 @@ OF_IMAGES = {
 CIFAR_CLASS = {"1": "automobiles", "3": "cats"}
 WAYS = {
     "plain": "no memory in stage 1", "single": "a memory at the coarsest scale alone", "pooled": "three scales, `match=pooled`",
-    "pooled-long": "the same, 96 epochs", "default": "three scales, `match=points` (the default)", "mhrot": "MHRot, 400 images",
+    "default": "three scales, `match=points` (the default)", "mhrot": "MHRot, 400 images",
     "scratch": "from scratch", "finetune": "from weights, trained along", "frozen": "from weights, frozen",
 }  # fmt: skip
 SETTINGS = {"clean": "one class", "0.1": "audit at 10 %", "0.1-soft": "audit at 10 %, `assignment=soft`", "0": ""}
 ANOMEM = {
     "cifar": [
         f"{label}/{way}/0/0" for label in CIFAR_CLASS
-        for way in ("plain", "single", "pooled", "pooled-long", "default", "mhrot")
+        for way in ("plain", "single", "pooled", "default", "mhrot")
     ],
     "folder": [
         f"{family}/{init}/{setting}/0" for family in ("PA_BDP01_TL", "PA_BTN01_RL", "cubes")
