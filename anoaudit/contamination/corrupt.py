@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anoaudit.contamination import images, tables
+from anoaudit.contamination.convert import in_form
 from anoaudit.contamination.image_faults import FAULTS as IMAGE_FAULTS
 from anoaudit.contamination.image_faults import save
 from anoaudit.contamination.place import Input, check, staged, target_for
@@ -174,7 +175,8 @@ def damage_table(data: TableFiles, kinds: Sequence[str], ratio: float, severity:
         for e in chosen
     ]
     commas = {place for place, rule in zip(places, spec.columns, strict=True) if rule.format == ","}
-    tables.rewrite(data.files, data.columns, len(readable), edits, out, commas)
+    with in_form(tables.form_of(data.files), out) as place:
+        tables.rewrite(data.files, data.columns, len(readable), edits, place, commas)
     done: list[str | None] = ["" if fine else None for fine in readable]
     for row, kind in faults.items():
         done[int(rows[row])] = kind

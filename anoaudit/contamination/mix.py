@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from anoaudit.contamination import images, tables
+from anoaudit.contamination.convert import in_form
 from anoaudit.contamination.corrupt import corrupt_dataset
 from anoaudit.contamination.draw import Draw, draw
 from anoaudit.contamination.place import Input, Target, check, staged, target_for
@@ -46,7 +47,7 @@ def contaminate(
     items of `data` with 0 are normal, those with 1 the pool, others are left out), or `corrupt`: kinds of faults, with which
     items of `data` are damaged at a `severity` of 1 to 5 (see `anoaudit.contamination.corrupt`; `columns` and `exclude` say
     which ones of a table may be touched). `out` is a folder for images and a
-    `.parquet` or `.csv` file, as `data` is, for tables; a truth column is taken out of the table. The same seed and
+    `.parquet` or `.csv` file, whichever `data` is, for tables; a truth column is taken out of the table. The same seed and
     inputs give the same bytes. Raises UsageError (options that cannot be meant) or AuditError (unreadable data,
     nowhere to write).
     """
@@ -147,7 +148,8 @@ def _write_table(pools: Pools, drawn: Draw, target: Target) -> list[str]:
         parts = [tables.Part(pools.data.files, pools.normals), tables.Part(pools.other.files, chosen)]
     else:
         parts = [tables.Part(pools.data.files, np.concatenate([pools.normals, chosen]))]
-    tables.write(parts, drawn.order, _columns(pools), target.out)
+    with in_form(tables.form_of(pools.data.files), target.out) as place:
+        tables.write(parts, drawn.order, _columns(pools), place)
     return [str(i) for i in range(len(drawn.order))]
 
 

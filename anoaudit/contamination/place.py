@@ -12,6 +12,7 @@ from pathlib import Path
 from anoaudit.errors import AuditError, UsageError
 
 LABELS, MANIFEST = "labels.csv", "contaminate.json"
+FORMS = (".parquet", ".csv")  # of tables
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,14 @@ class Target:
 
 
 def target_for(out: Path, form: str | None) -> Target:
-    """Where a mixture of images goes (`form` is None), or of tables of that suffix. Raises UsageError."""
+    """Where a mixture of images goes (`form` is None), or of tables, of that suffix if need be. Raises UsageError."""
     place = Path(os.path.abspath(out))  # so that "." and "x/.." have a name and a parent
     if form is None:
         return Target.folder(place)
-    if out.suffix.lower() != form:
+    if out.suffix.lower() not in FORMS:
         raise UsageError(
-            f"{out} cannot hold this table: its name has to end in {form}", f"write to {out.stem or 'mixed'}{form}"
+            f"{out} cannot hold a table: its name has to end in {' or '.join(FORMS)}",
+            f"write to {out.stem.lstrip('.') or 'mixed'}{form}",
         )
     return Target.file(place)
 

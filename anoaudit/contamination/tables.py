@@ -86,7 +86,7 @@ def rewrite(
                 f"the rows cannot be written as Parquet: {_first_line(error)}", "check the columns' types"
             ) from error
         return
-    delimiter = _delimiter_for(columns, _sniff(files[0]))
+    delimiter = delimiter_for(columns, _sniff(files[0]))
     cells = list(_csv_cells(files, every, columns))
     changed = [
         (e, cells[e.source][e.column] if e.source is not None else _text(e, cells, e.column in commas)) for e in edits
@@ -208,7 +208,7 @@ def _parquet_rows(files: Sequence[Path], wanted: Positions, schema: Any) -> Iter
 def _write_csv(
     files: Sequence[Sequence[Path]], wanted: Sequence[Positions], rows: Positions, columns: Sequence[str], path: Path
 ) -> None:
-    delimiter = _delimiter_for(columns, _sniff(files[0][0]))
+    delimiter = delimiter_for(columns, _sniff(files[0][0]))
     lines = [
         line for some, keep in zip(files, wanted, strict=True) for line in _csv_lines(some, keep, columns, delimiter)
     ]
@@ -269,7 +269,7 @@ def _sniff(path: Path) -> str:
     return max(DELIMITERS, key=line.count)
 
 
-def _delimiter_for(columns: Sequence[str], preferred: str) -> str:
+def delimiter_for(columns: Sequence[str], preferred: str) -> str:
     """The input's delimiter, unless the header would be taken for another's (one column left, say)."""
     for delimiter in preferred + DELIMITERS:
         if max(DELIMITERS, key=csv_line(columns, delimiter).count) == delimiter:

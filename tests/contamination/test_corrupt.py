@@ -289,7 +289,7 @@ def test_bad_requests(folder: Path, table: Path, tmp_path: Path) -> None:
     refused("names a kind twice", folder, "o", corrupt=["blur", "blur"])
     refused("severity of 6", folder, "o", corrupt=["blur"], severity=6)
     refused("rounds to none", folder, "o", corrupt=["blur"], ratio=0.01)
-    refused("has to end in .parquet", table, "o.csv", corrupt=["scale"])
+    refused("has to end in .parquet", table, "o.tsv", corrupt=["scale"])
     refused("one of --with, --truth and --corrupt", folder, "o", corrupt=["blur"], anomalies=str(table))
     refused("no use for --id-column$", table, "o.parquet", corrupt=["scale"], id_column="key")
     refused("no use for --with-replacement$", table, "o.parquet", corrupt=["scale"], with_replacement=True)

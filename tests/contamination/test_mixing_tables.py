@@ -22,6 +22,7 @@ from anoaudit.contamination.mix import contaminate
 from anoaudit.contamination.result import Mixture
 from anoaudit.data.items import TableSpec
 from anoaudit.data.source import open_dataset
+from anoaudit.data.tables import TableFiles
 from anoaudit.errors import AuditError, UsageError
 
 Tree = Callable[[Path], dict[str, str]]
@@ -229,11 +230,80 @@ def test_columns_and_types_must_agree(table: Make, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("mix*"))
 
 
-@pytest.mark.parametrize("name", ["mix", "mix.csv", "mix.tsv", "mix.txt", ".parquet"])
+@pytest.mark.parametrize("name", ["mix", "mix.tsv", "mix.txt", ".parquet"])
 def test_the_name_has_to_fit_the_form(table: Make, tmp_path: Path, name: str) -> None:
     good, bad = write(tmp_path, table(20, 0.0), table(5, 9.0), ".parquet")
-    with pytest.raises(UsageError, match=r"has to end in \.parquet"):
+    with pytest.raises(UsageError, match=r"has to end in \.parquet or \.csv"):
         contaminate(good, tmp_path / name, ratio=0.1, anomalies=bad)
+
+
+@pytest.mark.parametrize("corrupt", [False, True])
+@pytest.mark.parametrize(("form", "other"), [(".parquet", ".csv"), (".csv", ".parquet")])
+def test_either_form_becomes_the_other(table: Make, tmp_path: Path, form: str, other: str, corrupt: bool) -> None:
+    """The mixture in the data's own form and in the other hold the same values, and are audited as the same columns."""
+    words = ["a,b", "", None, "n/a", 'q"uote', "line\nbreak", "0123", "ü"]
+    good = table(96, 0.0).with_columns(w=pl.Series(words * 12), code=pl.Series([f"{i:05}" for i in range(96)]))
+    good = good.with_columns(whole=pl.Series([7, None] * 48), part=pl.Series([0.1, 1e-7, None, 12345.0] * 24))
+    sources = write(tmp_path / "in", good, good.head(10).with_columns(b=pl.col("b") + 1000), form)
+    how = {"corrupt": ["scale", "missing"]} if corrupt else {"anomalies": sources[1]}
+    same, made = (
+        contaminate(sources[0], tmp_path / f"{name}{suffix}", ratio=0.08, seed=2, **how)
+        for name, suffix in (("same", form), ("other", other))
+    )
+    assert made.labels.read_text() == same.labels.read_text()
+    assert sorted(path.name for path in tmp_path.glob("other*")) == sorted(
+        [f"other{other}", "other.labels.csv", "other.contaminate.json"]
+    )
+    frames = []
+    for path in (same.path, made.path):
+        opened = open_dataset(str(path))
+        assert isinstance(opened, TableFiles)
+        frames.append(opened)
+    first, second = (pl.concat(rows.frame for _, rows in opened.raw(50)) for opened in frames)
+    assert first.height == second.height
+    for name in first.columns:
+        text = name in ("c", "w", "code")
+        kind = pl.String if text else pl.Float64
+        assert first[name].cast(kind).equals(second[name].cast(kind)), name
+    if other == ".parquet":
+        assert pl.read_parquet(made.path).schema == pl.Schema(
+            {
+                "a": pl.Int64,
+                "b": pl.Float64,
+                "c": pl.String,
+                "w": pl.String,
+                "code": pl.String,
+                "whole": pl.Int64,
+                "part": pl.Float64,
+            }
+        )
+
+
+def test_dates_survive_as_text_and_what_csv_cannot_hold_is_named(tmp_path: Path) -> None:
+    when = [dt.datetime(2024, 3, 1, 12, tzinfo=dt.UTC) + dt.timedelta(hours=i) for i in range(20)]
+    frame = pl.DataFrame(
+        {"when": when, "day": [w.date() for w in when], "at": [w.time() for w in when], "x": range(20)}
+    )
+    sources = write(tmp_path, frame, frame.head(4), ".parquet")
+    made = contaminate(sources[0], tmp_path / "mix.csv", ratio=0.1, anomalies=sources[1])
+    opened = open_dataset(str(made.path))
+    assert isinstance(opened, TableFiles)
+    spec = opened.infer(0)
+    assert {rule.name: rule.kind for rule in spec.columns} == {
+        "when": "datetime", "day": "datetime", "at": "datetime", "x": "numeric",
+    }  # fmt: skip
+    sources = write(
+        tmp_path,
+        frame.with_columns(v=pl.Series([[1, 2]] * 20)),
+        frame.with_columns(v=pl.Series([[1]] * 20)),
+        ".parquet",
+    )
+    with pytest.raises(UsageError, match=r"column 'v' holds List\(Int64\), which CSV cannot"):
+        contaminate(sources[0], tmp_path / "lists.csv", ratio=0.1, anomalies=sources[1])
+    (tmp_path / "torn.csv").write_text("a,b\n1,2\n1\n" + "".join(f"{i},{i * i}\n" for i in range(20)))
+    with pytest.raises(UsageError, match="cannot be a row of Parquet: 1 fields where the header has 2"):
+        contaminate(str(tmp_path / "torn.csv"), tmp_path / "torn.parquet", ratio=0.1, corrupt=["missing"])
+    assert not list(tmp_path.glob("lists*")) + list(tmp_path.glob("torn.[plc]*arquet"))
 
 
 def test_neither_inputs_nor_strangers_are_replaced(table: Make, tmp_path: Path, tree: Tree) -> None:
