@@ -163,10 +163,12 @@ def _numeric(values: pl.Series, kind: str, form: str) -> ColumnRule:
     middle = float(np.median(finite / top)) * top
     away = np.abs(finite / top - middle / top)
     mad = float(np.median(away)) * 1.4826
-    if mad == 0.0:  # more than half the values are equal: the mean deviation still has a scale
-        mad = float(np.mean(away)) * 1.2533
+    if mad == 0.0 and away.any():  # more than half the values are equal: the standard deviation still is a scale
+        furthest = float(away.max())  # divided out, too: the squares of small numbers are 0
+        mad = furthest * float(np.sqrt(np.mean((away / furthest) ** 2)))
     missing = 1.0 - len(finite) / max(len(numbers), 1)
-    return ColumnRule(values.name, rule.kind, (), form, middle, min(mad * top, LARGEST), (missing,))
+    shares = [float(np.mean(numbers == value)) for value in (0.0, 1.0)] if kind == "boolean" else []
+    return ColumnRule(values.name, rule.kind, (), form, middle, min(mad * top, LARGEST), (*shares, missing))
 
 
 def encode(

@@ -93,8 +93,10 @@ class ColumnRule:
     categories: tuple[str, ...] = ()  # code = index; an unseen category has the code len(categories)
     format: str = ""  # of date-times that are text; "," of numbers with a decimal comma
     median: float = 0.0  # of the training rows, for `why`
-    mad: float = 0.0  # median absolute deviation × 1.4826, for `why`
-    frequencies: tuple[float, ...] = ()  # shares of the categories (if any), then of missing values, for `why`
+    mad: float = 0.0  # median absolute deviation × 1.4826, or where that is 0 the standard deviation, for `why`
+    frequencies: tuple[
+        float, ...
+    ] = ()  # shares of the categories or of false and true, then of missing values, for `why`
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; empty fields are left out."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from anoaudit.model.alpha import estimate_line, sensitivity_line
 from anoaudit.scoring.table import Summary
+from anoaudit.scoring.why import RARE
 
 if TYPE_CHECKING:
     from anoaudit.reports.aggregates import Bin, Spread
@@ -165,10 +166,13 @@ def why_key(whys: Iterable[str | None]) -> str:
         return "peak: where the heat map is highest, in shares of the width and height from the left upper corner"
     if not texts:
         return ""
-    key = "why: distance from the training median in robust standard deviations (1.48 MAD)"
-    if any(" = '" in text for text in texts):
-        key += "; a category where it is rare"
-    return key + ("; error: what the model cannot rebuild" if any(" (error " in text for text in texts) else "")
+    key = "why: distance from the training median in robust standard deviations (1.48 MAD; plain ones where that is 0)"
+    if any(" (error " in text for text in texts):  # then the errors say which columns are named
+        return f"{key}; error: what the model cannot rebuild"
+    rare = any(_LEVEL.search(text) for text in texts)
+    return key + (
+        f"; a category or a gap where such are rare (at most {RARE:.0%} of the training rows)" if rare else ""
+    )
 
 
 def shorter_why(text: str) -> str:
@@ -177,6 +181,7 @@ def shorter_why(text: str) -> str:
     return f"x {found[1]}%, y {found[2]}%" if found else text
 
 
+_LEVEL = re.compile(r" = ('|\"|true|false)| (missing|infinite|unseen value)(, |$)")  # as `explain_rows` writes them
 _PEAK = re.compile(r"peak x (\d+) ?%, y (\d+) ?%")  # with a space: as earlier versions wrote it
 
 

@@ -12,53 +12,69 @@ from anoaudit.data.items import ColumnRule, TableSpec
 
 COLUMNS_SHOWN = 3
 LARGEST_Z = 999.0
+RARE = 0.05  # a category is a reason where it and all as rare ones make up at most this share of the training rows
+SMALLEST_SHARE = 1e-6  # of what training never saw
 
 
 def explain_rows(
     values: npt.NDArray[np.float64], spec: TableSpec, errors: npt.NDArray[np.float32] | None = None
-) -> list[str]:
+) -> list[str | None]:
     """`name +z` for the columns of largest |robust z| of each row: (x − median)/(1.4826·MAD) of the training rows.
 
-    `values` is float64[B, D]. A category counts as (1 − f)/√(f(1 − f)) for its share f in training: rarer is larger.
+    `values` is float64[B, D]. A category, a truth value or a missing number is named only where it is rare, and counts as
+    √((1 − f)/f) for the share f of the training rows that it makes up with all as rare ones; None where nothing is left.
     Where the model gives the columns' errors (float32[B, D]) those of largest error are named, `name +z (error e)`.
     """
     if len(values) == 0:
         return []
     z = np.stack([_deviation(values[:, j], rule) for j, rule in enumerate(spec.columns)], axis=1)
+    size = np.abs(z) if errors is None else errors
     shown = min(COLUMNS_SHOWN, z.shape[1])
-    order = np.argsort(-np.abs(z if errors is None else errors), axis=1, kind="stable")[:, :shown]
+    order = np.argsort(-np.nan_to_num(size, nan=-1.0), axis=1, kind="stable")[:, :shown]
     names = np.array([rule.name for rule in spec.columns], dtype=object)
+    levels = np.array([_has_levels(rule) for rule in spec.columns])
     parts = []
     for k in range(shown):
         column = order[:, k]
         rows = np.arange(len(values))
-        text = [_format(float(d)) for d in z[rows, column]]
+        text: list[str | None] = [_format(float(d)) for d in z[rows, column]]
         raw = values[rows, column]
-        for i in np.flatnonzero(~np.isfinite(raw) | _is_category(spec)[column]):
+        for i in np.flatnonzero(~np.isfinite(raw) | levels[column]):
             text[i] = _special(float(raw[i]), spec.columns[column[i]])
         if errors is not None:
             text = [f"{t} (error {e:.2g})" for t, e in zip(text, errors[rows, column], strict=True)]
-        parts.append(pl.Series(f"p{k}", names[column].tolist()) + " " + pl.Series(text))
-    return pl.DataFrame(parts).select(pl.concat_str(pl.all(), separator=", ")).to_series().to_list()
+        else:
+            text = [None if common else t for t, common in zip(text, np.isnan(z[rows, column]), strict=True)]
+        parts.append(pl.Series(f"p{k}", names[column].tolist()) + " " + pl.Series(text, dtype=pl.String))
+    joined = pl.DataFrame(parts).select(pl.concat_str(pl.all(), separator=", ", ignore_nulls=True)).to_series()
+    return joined.replace("", None).to_list()
 
 
-def _is_category(spec: TableSpec) -> npt.NDArray[np.bool_]:
-    return np.array([rule.kind == "categorical" for rule in spec.columns])
+def _has_levels(rule: ColumnRule) -> bool:
+    """Whether the values are a few kinds, of known shares, and no amounts."""
+    return rule.kind == "categorical" or (rule.kind == "boolean" and len(rule.frequencies) == 3)
 
 
 def _deviation(values: npt.NDArray[np.float64], rule: ColumnRule) -> npt.NDArray[np.float64]:
-    if rule.kind == "categorical":
-        shares = np.array([*rule.frequencies[: len(rule.categories)], 0.0, rule.frequencies[-1]])
-        codes = np.where(np.isnan(values), len(rule.categories) + 1, values).astype(int)
-        share = np.clip(shares[np.clip(codes, 0, len(shares) - 1)], 1e-6, 1.0)
-        return np.asarray(np.sqrt((1.0 - share) / share), dtype=np.float64)
-    missing_share = min(max(rule.frequencies[-1] if rule.frequencies else 0.0, 1e-6), 1.0)
+    """Robust z of numbers, and its like of rare levels and gaps; NaN for those that are common."""
+    if _has_levels(rule):
+        known = len(rule.frequencies) - 1
+        shares = np.array([*rule.frequencies[:known], 0.0, rule.frequencies[-1]])
+        codes = np.where((values >= 0) & (values < known), values, known)
+        rarity = np.array([_rarity(float(shares[shares <= share].sum())) for share in shares])
+        return np.asarray(rarity[np.where(np.isnan(values), known + 1, codes).astype(int)], dtype=np.float64)
+    missing = _rarity(rule.frequencies[-1] if rule.frequencies else 0.0)
     scale = rule.mad if rule.mad > 0 else 1.0
     finite = np.isfinite(values)
     with np.errstate(over="ignore"):  # beyond doubles it is clipped like anything large
         z = (np.where(finite, values, rule.median) - rule.median) / scale
-    missing = float(np.sqrt((1.0 - missing_share) / missing_share))
     return np.clip(np.where(finite, z, missing), -LARGEST_Z, LARGEST_Z)
+
+
+def _rarity(share: float) -> float:
+    """What a share of the training rows is worth beside robust z; NaN where it is no news."""
+    f = max(share, SMALLEST_SHARE)
+    return float(np.sqrt((1.0 - f) / f)) if f <= RARE else float("nan")
 
 
 def _format(z: float) -> str:
@@ -73,8 +89,8 @@ def _special(value: float, rule: ColumnRule) -> str:
         return "missing"
     if np.isinf(value):
         return "infinite"
-    code = int(value)
-    return f"= {rule.categories[code]!r}" if code < len(rule.categories) else "unseen value"
+    kinds = [repr(name) for name in rule.categories] if rule.kind == "categorical" else ["false", "true"]
+    return f"= {kinds[int(value)]}" if 0 <= value < len(kinds) else "unseen value"
 
 
 def explain_maps(maps: Iterable[npt.NDArray[np.float32]]) -> list[str]:

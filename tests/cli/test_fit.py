@@ -24,6 +24,13 @@ def test_the_planted_rows_lead_the_ranking(table: Fitted) -> None:
     assert "\x1b[" not in table.out
 
 
+def test_what_half_the_rows_have_is_no_reason(table: Fitted) -> None:
+    whys = pl.read_parquet(table.model / "scores.parquet")["why"]
+    assert whys.str.contains("flow").any()
+    assert not whys.str.contains("mode = ").any()
+    assert "rare" not in table.out
+
+
 def test_dropped_columns_are_named(table: Fitted) -> None:
     assert "site (constant)" in table.err
 

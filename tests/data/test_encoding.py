@@ -334,7 +334,13 @@ def test_median_and_scale() -> None:
     assert (rule.median, rule.mad) == pytest.approx((3.0, 1.4826))
     mostly = rule_of([0.0] * (N - 6) + [10.0] * 6)
     assert isinstance(mostly, ColumnRule)
-    assert mostly.mad == pytest.approx(1.2533)
+    assert mostly.mad == pytest.approx(np.sqrt(10))  # their standard deviation from the median
+    tiny = rule_of([0.0] * (N - 6) + [1e-200] * 6)
+    assert isinstance(tiny, ColumnRule)
+    assert tiny.mad > 0
+    flag = rule_of([True, False, None, False] * (N // 4))
+    assert isinstance(flag, ColumnRule)
+    assert flag.frequencies == (0.5, 0.25, 0.25)
 
 
 wild = st.one_of(

@@ -225,17 +225,20 @@ def test_a_peak_is_whole_at_80_columns(make: Maker) -> None:
 @pytest.mark.parametrize(
     ("why", "key"),
     [
-        ("c0 +1.0", "robust standard deviations (1.48 MAD)\n"),
-        ("c0 +1.0, mode = 'boost'", "(1.48 MAD); a category where it is rare\n"),
-        ("c0 +1.0 (error 0.2)", "(1.48 MAD); error: what the model cannot rebuild\n"),
+        ("c0 +1.0", "robust standard deviations (1.48 MAD; plain ones where that is 0)\n"),
+        ("c0 +1.0, mode = 'boost'", "a category or a gap where such are rare (at most 5% of the training rows)\n"),
+        ("c0 +1.0, door = true", "where such are rare"),
+        ("c0 missing, c1 +1.0", "where such are rare"),
+        ("c0 +1.0 (error 0.2), mode = 'run' (error 0.1)", "is 0); error: what the model cannot rebuild\n"),
         ("peak x 2%, y 98%", "peak: where the heat map is highest"),
         (None, None),
     ],
 )
 def test_the_figures_in_why_are_explained(make: Maker, why: str | None, key: str | None) -> None:
-    text = shown(make([row("a", 1.0, why=why)]), 120)
+    text = shown(make([row("a", 1.0, why=why)]), 200)
     assert key in text if key else "why" not in text
-    assert "robust standard deviations (1.48 MAD)" in markdown(make([row("a", 1.0, why="c0 +1.0")]))
+    assert ("rare" in text) == (key is not None and "rare" in key)
+    assert "robust standard deviations (1.48 MAD" in markdown(make([row("a", 1.0, why="c0 +1.0")]))
 
 
 def test_bins_that_are_wider_say_where_they_end(make: Maker) -> None:

@@ -18,12 +18,12 @@ def number(name: str, median: float = 0.0, mad: float = 1.0, missing: tuple[floa
     return ColumnRule(name=name, kind="numeric", median=median, mad=mad, frequencies=missing)
 
 
-def one(rules: Any, *row: float) -> str:
+def one(rules: Any, *row: float) -> str | None:
     (text,) = explain_rows(np.array([row]), spec(*rules))
     return text
 
 
-CITY = ColumnRule(name="city", kind="categorical", categories=("Ulm", "Ålesund"), frequencies=(0.9, 0.09, 0.01))
+CITY = ColumnRule(name="city", kind="categorical", categories=("Ulm", "Ålesund"), frequencies=(0.95, 0.04, 0.01))
 
 
 def test_the_three_columns_that_deviate_most() -> None:
@@ -47,21 +47,46 @@ def test_missing_and_infinite_values() -> None:
 
 
 def test_a_column_that_is_often_missing_is_no_news() -> None:
-    rules = [number("a", missing=(0.5,)), number("b")]
-    assert one(rules, np.nan, 3.0) == "b +3.0, a missing"
+    assert one([number("a", missing=(0.5,)), number("b")], np.nan, 3.0) == "b +3.0"
+    assert one([number("a", missing=(0.01,)), number("b")], np.nan, 3.0) == "a missing, b +3.0"
+    assert one([number("a", missing=(0.5,))], np.inf) is None
 
 
-def test_categories() -> None:
-    assert one([CITY, number("a")], 0.0, 2.0) == "a +2.0, city = 'Ulm'"
+def test_categories_where_they_are_rare() -> None:
+    assert one([CITY, number("a")], 0.0, 2.0) == "a +2.0"
     assert one([CITY, number("a")], 1.0, 2.0) == "city = 'Ålesund', a +2.0"
     assert one([CITY, number("a")], 2.0, 2.0) == "city unseen value, a +2.0"
     assert one([CITY, number("a")], np.nan, 2.0) == "city missing, a +2.0"
+    assert one([CITY, number("a")], 1.0, 9.0) == "a +9.0, city = 'Ålesund'"
+    assert one([CITY], 0.0) is None
+
+
+def test_where_every_category_is_rare_none_is() -> None:
+    names = tuple(f"s{i}" for i in range(40))
+    site = ColumnRule(name="site", kind="categorical", categories=names, frequencies=(*[1 / 40] * 40, 0.0))
+    assert {one([site], float(code)) for code in range(40)} == {None}
+    assert one([site], 40.0) == "site unseen value"
+    assert one([site], np.nan) == "site missing"
+    many = ColumnRule(name="site", kind="categorical", categories=names, frequencies=(0.7, *[0.3 / 39] * 39, 0.0))
+    few = ColumnRule(name="site", kind="categorical", categories=names, frequencies=(0.961, *[0.001] * 39, 0.0))
+    assert (one([many], 1.0), one([few], 1.0)) == (None, "site = 's1'")
 
 
 def test_rarer_is_larger() -> None:
-    other = ColumnRule(name="x", kind="categorical", categories=("p", "q"), frequencies=(0.5, 0.5, 0.0))
-    assert one([other, CITY], 0.0, 1.0) == "city = 'Ålesund', x = 'p'"
-    assert one([other, CITY], np.nan, 1.0) == "x missing, city = 'Ålesund'"
+    other = ColumnRule(name="x", kind="categorical", categories=("p", "q"), frequencies=(0.97, 0.03, 0.0))
+    assert one([CITY, other], 1.0, 1.0) == "x = 'q', city = 'Ålesund'"
+    assert one([other, CITY], 1.0, np.nan) == "city missing, x = 'q'"
+
+
+def test_true_and_false_count_as_categories_do() -> None:
+    door, fan = (
+        ColumnRule(name=name, kind="boolean", mad=0.01, frequencies=(1 - share, share, 0.0))
+        for name, share in (("door", 0.01), ("fan", 0.4))
+    )
+    assert one([door, fan, number("a")], 1.0, 1.0, 3.0) == "door = true, a +3.0"
+    assert one([door, fan, number("a")], 1.0, 1.0, -20.0) == "a −20.0, door = true"
+    assert one([door, fan, number("a")], 0.0, np.nan, 0.5) == "fan missing, a +0.5"
+    assert one([door], 7.0) == "door unseen value"
 
 
 def test_no_spread_and_no_overflow() -> None:
