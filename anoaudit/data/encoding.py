@@ -7,7 +7,7 @@ values never seen. Missing and infinite values stay as they are here: the model'
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -63,6 +63,7 @@ def infer_spec(
         if name not in read and not dropped.get(name, "").startswith("constant")
     }
     notes = text_notes(words) + point_notes({name: text for name, text in texts.items() if name in read}, decimals)
+    notes += _precision_notes({rule.name: given[rule.name] for rule in rules if rule.kind == "numeric"})
     if not rules:
         told = {name: why for name, why in dropped.items() if why != "excluded"} or dropped
         reasons = "; ".join(f"{name}: {why}" for name, why in list(told.items())[:4])
@@ -89,10 +90,7 @@ def _rule(values: pl.Series, name: str, asked: bool, total: int, decimal: Decima
     if values.dtype.is_numeric():
         if values.dtype.is_integer() and not asked and _identifies(name, present, values.len(), total):
             return "identifier (every value once)"
-        finite = present.cast(pl.Float64).filter(present.cast(pl.Float64).is_finite())
-        if finite.n_unique() < 2:
-            return "constant in double precision" if finite.len() == present.len() else "constant where it is finite"
-        return _numeric(values, "numeric", "")
+        return _indistinct(present.cast(pl.Float64), distinct) or _numeric(values, "numeric", "")
     if values.dtype == pl.Boolean:
         return _numeric(values, "boolean", "")
     if values.dtype.is_temporal():
@@ -103,6 +101,39 @@ def _rule(values: pl.Series, name: str, asked: bool, total: int, decimal: Decima
 def _constant(values: pl.Series, present: pl.Series) -> str:
     """Why a column of one value is dropped: what is missing is a feature of words only, of others it is imputed."""
     return "constant" if present.len() == values.len() else "constant where it is not missing"
+
+
+def _indistinct(numbers: pl.Series, distinct: int) -> str:
+    """Why numbers of so many different values are dropped all the same; empty where they are not."""
+    finite = numbers.filter(numbers.is_finite())
+    if finite.n_unique() > 1:
+        return ""
+    if finite.len() < numbers.len():
+        return "constant where it is finite"
+    return "constant in double precision" if distinct > 1 else "constant"
+
+
+def _whole(present: pl.Series) -> pl.Series | None:
+    """Whole numbers exactly, which doubles are not beyond 2**53; None where some are none."""
+    if present.dtype.is_integer():
+        return present
+    exact = present.cast(pl.Int128, strict=False) if present.dtype == pl.String else present
+    return exact if exact.dtype == pl.Int128 and exact.null_count() == 0 else None
+
+
+def _precision_notes(columns: Mapping[str, pl.Series]) -> tuple[str, ...]:
+    """What to tell of whole numbers so large that a model, which sees doubles, takes different ones for equal."""
+    odd = []
+    for name, values in columns.items():
+        exact = _whole(values.drop_nulls())
+        if exact is None or max(abs(int(exact.max())), abs(int(exact.min()))) <= 2**53:  # type: ignore[arg-type]
+            continue
+        before, after = exact.n_unique(), exact.cast(pl.Float64).n_unique()
+        if after < PARSED_SHARE * before:
+            odd.append(f"{name} ({before:,} values become {after:,})")
+    if not odd:
+        return ()
+    return (f"too large to be told apart in double precision: {among(odd)}; subtract a constant from these",)
 
 
 def _is_text(dtype: pl.DataType) -> bool:
@@ -121,7 +152,7 @@ def _identifies(name: str, present: pl.Series, rows: int, total: int) -> bool:
     """Whether whole numbers number the rows: none comes twice, and they are dense (a counter) or the name says so."""
     if present.len() < 20 or present.n_unique() < present.len():
         return False
-    span = float(present.max()) - float(present.min()) + 1  # type: ignore[arg-type]
+    span = int(present.max()) - int(present.min()) + 1  # type: ignore[arg-type]
     return span <= total * present.len() / rows or IDENTIFIER_NAME.search(name) is not None
 
 
@@ -133,13 +164,14 @@ def _text_rule(
         return _constant(values, present) if distinct == 1 else _numeric(values, "boolean", "")
     if decimal is not None:
         numbers = parse_numbers(present, decimal)
-        finite = numbers.drop_nulls().filter(numbers.drop_nulls().is_finite())
-        if finite.n_unique() < 2:
+        exact = _whole(present)
+        known = numbers.drop_nulls() if exact is None else exact
+        if known.n_unique() < 2:
             return _constant(values, present)
-        integers = finite.len() == numbers.len() and bool((finite == finite.floor()).all())
-        if integers and not asked and _identifies(name, finite, values.len(), total):
+        integers = known.len() == numbers.len() and bool((numbers.is_finite() & (numbers == numbers.floor())).all())
+        if integers and not asked and _identifies(name, known, values.len(), total):
             return "identifier (every value once)"
-        return _numeric(values, "numeric", decimal)
+        return _indistinct(numbers.drop_nulls(), known.n_unique()) or _numeric(values, "numeric", decimal)
     for form in DATE_FORMATS:
         if _dates(present, form).is_not_null().mean() >= PARSED_SHARE:  # type: ignore[operator]
             return _constant(values, present) if distinct == 1 else _numeric(values, "datetime", form)

@@ -50,6 +50,10 @@ def column(values: Any, rule: ColumnRule) -> tuple[list[float], list[str | None]
         (["true", None] * (N // 2), "constant where it is not missing"),
         (["2024-01-01", None] * (N // 2), "constant where it is not missing"),
         ([2**60 + i % 3 for i in range(N)], "constant in double precision"),
+        ([str(2**60 + i % 3) for i in range(N)], "constant in double precision"),
+        ([2**60 + i for i in range(N)], "identifier"),
+        ([str(2**60 + i) for i in range(N)], "identifier"),
+        (["1", "inf"] * (N // 2), "constant where it is finite"),
         (["a"] * N, "constant"),
         (["1.0"] * (N - 1) + ["1"], "constant"),
         ([1.0, math.inf] * (N // 2), "constant where it is finite"),
@@ -108,6 +112,17 @@ def test_too_many_words_and_just_enough() -> None:
     rule = rule_of([f"w{i % 50}" for i in range(N)])
     assert isinstance(rule, ColumnRule)
     assert len(rule.categories) == 50
+
+
+def test_whole_numbers_that_doubles_hardly_tell_apart_are_named() -> None:
+    """Doubles are 256 apart at 2**60."""
+    values = [2**60 + 7 * i % 400 for i in range(N)]
+    for ticks in (values, [str(v) for v in values]):
+        (note,) = spec_of(ticks=ticks).notes
+        assert "ticks (60 values become 3)" in note
+        assert "subtract a constant" in note
+    nanoseconds = [1_700_000_000 * 10**9 + 997 * i * i for i in range(N)]
+    assert spec_of(when=nanoseconds, small=[i * i for i in range(N)]).notes == ()
 
 
 def test_one_word_or_none_is_a_feature() -> None:
