@@ -50,6 +50,7 @@ def command(
     """Make a data set with a known share of anomalies; the input stays untouched."""
     from anoaudit import api
     from anoaudit.options import parse_share
+    from anoaudit.reports.words import printable
 
     try:
         share = parse_share(ratio)
@@ -75,4 +76,11 @@ def command(
         f"labels in {mixture.labels}",
         file=sys.stderr,
     )
+    if mixture.emptied:
+        (first, reason), n = mixture.emptied[0], len(mixture.emptied)
+        files = "1 file is" if n == 1 else f"{n:,} files are"
+        print(
+            f"note: {files} unreadable, and empty in the result; the first: {printable(first)}: {reason}",
+            file=sys.stderr,
+        )
     return 0

@@ -40,6 +40,7 @@ class Damage:
 
     ids: list[str]
     kinds: list[str | None]  # "" is untouched
+    emptied: tuple[tuple[str, str], ...] = ()  # see Mixture
 
     @property
     def damaged(self) -> int:
@@ -83,6 +84,7 @@ def corrupt_dataset(
             manifest=out / shown.manifest.name if pictures else out.with_name(shown.manifest.name),
             kind="images" if pictures else "table", normals=items - damage.damaged, anomalies=damage.damaged,
             ratio=damage.damaged / max(items, 1), asked=float(ratio), pool=items, unlabelled=damage.unreadable, replacement=False,
+            emptied=damage.emptied,
         )  # fmt: skip
         with fresh.labels.open("w", encoding="utf-8", newline="") as file:
             file.writelines(_labels("path" if pictures else "id", damage, severity))
@@ -143,10 +145,9 @@ def damage_images(data: ImageFolder, kinds: Sequence[str], ratio: float, severit
                 break
         else:
             raise _too_few(kind, data)
-    for i, fault in enumerate(done):
-        if not fault:
-            images.copy(data.paths[i], out / names[i])
-    return Damage([os.fsencode(n.as_posix()).decode("utf-8", "backslashreplace") for n in names], done)
+    ids = [os.fsencode(n.as_posix()).decode("utf-8", "backslashreplace") for n in names]
+    reasons = {ids[i]: images.copy(data.paths[i], out / names[i]) for i, fault in enumerate(done) if not fault}
+    return Damage(ids, done, tuple((item, reason) for item, reason in reasons.items() if reason is not None))
 
 
 def _readable(path: Path) -> bool:

@@ -8,8 +8,6 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from anoaudit.errors import AuditError
-
 
 def free_names(wanted: Iterable[Path]) -> list[Path]:
     """A path of its own for every wanted one: the second of a name gets `-2` before the extension, the third `-3`.
@@ -32,18 +30,23 @@ def free_names(wanted: Iterable[Path]) -> list[Path]:
     return names
 
 
-def copy(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path) -> str | None:
     """Copy the bytes, not the dates: when a file was made may tell its label.
 
-    Raises AuditError for a source that cannot be read, OSError for a target that cannot be written.
+    A source that cannot be read (a broken link, say) is an unreadable item to `fit`, and is one here, too: an empty file. The
+    reason is returned then. Raises OSError for a target that cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        shutil.copyfile(source, target)
-    except shutil.SpecialFileError as error:
-        raise AuditError(f"{source} is not a file that can be copied", "remove it from the data") from error
+        if source.is_file() or not source.exists():  # reading a pipe or a device would never end
+            shutil.copyfile(source, target)
+            return None
+        reason = "not a regular file"
     except OSError as error:
         # A failed open names the source alone; a failed write (no space) names both, and is the target's.
-        if error.filename == os.fspath(source) and error.filename2 is None:
-            raise AuditError(f"{source} cannot be copied: {error.strerror}", "make it readable or remove it") from error
-        raise
+        if error.filename != os.fspath(source) or error.filename2 is not None:
+            raise
+        gone = isinstance(error, FileNotFoundError)
+        reason = "file is gone, or a broken link" if gone else (error.strerror or "cannot be read").lower()
+    target.touch()
+    return reason

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,11 @@ def contaminate(
         replacement=with_replacement,
     )
     with staged(target, force) as fresh:
-        ids = _write_images(pools, drawn, fresh) if mixture.kind == "images" else _write_table(pools, drawn, fresh)
+        if mixture.kind == "images":
+            ids, emptied = _write_images(pools, drawn, fresh)
+            mixture = replace(mixture, emptied=emptied)
+        else:
+            ids = _write_table(pools, drawn, fresh)
         _write_labels(fresh, "path" if mixture.kind == "images" else "id", ids, drawn, normals)
         chosen = [
             {"source": pools.anomaly_ids[drawn.anomalies[entry - normals]], "id": item}
@@ -125,8 +130,8 @@ def _columns(pools: Pools) -> list[str]:
     return [name for name in pools.data.columns if name != truth]
 
 
-def _write_images(pools: Pools, drawn: Draw, target: Target) -> list[str]:
-    """Copy the files; returns the ids in the mixture's order."""
+def _write_images(pools: Pools, drawn: Draw, target: Target) -> tuple[list[str], tuple[tuple[str, str], ...]]:
+    """Copy the files; returns the ids in the mixture's order, and those of unreadable files with their reasons."""
     pool = pools.data if pools.other is None else pools.other
     assert isinstance(pools.data, ImageFolder)
     assert isinstance(pool, ImageFolder)
@@ -135,9 +140,9 @@ def _write_images(pools: Pools, drawn: Draw, target: Target) -> list[str]:
     sources += [(pool.root, pool.paths[i]) for i in pools.anomalies[drawn.anomalies]]
     names = images.free_names(path.relative_to(root) for root, path in sources)
     target.out.mkdir()
-    for entry in drawn.order:
-        images.copy(sources[entry][1], target.out / names[entry])
-    return [item_id(target.out / names[entry], target.out) for entry in drawn.order]
+    ids = [item_id(target.out / names[entry], target.out) for entry in drawn.order]
+    reasons = [images.copy(sources[entry][1], target.out / names[entry]) for entry in drawn.order]
+    return ids, tuple((item, reason) for item, reason in zip(ids, reasons, strict=True) if reason is not None)
 
 
 def _write_table(pools: Pools, drawn: Draw, target: Target) -> list[str]:

@@ -29,6 +29,9 @@ class Mixture:
     pool: int  # anomalies there were to draw from; items there were to damage
     unlabelled: int  # items left out because --truth says nothing about them; unreadable ones, which stay
     replacement: bool
+    emptied: tuple[
+        tuple[str, str], ...
+    ] = ()  # id and reason of each file that could not be read: an empty one stands for it
 
     def __len__(self) -> int:
         return self.normals + self.anomalies

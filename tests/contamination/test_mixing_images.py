@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from anoaudit.cli import main
 from anoaudit.contamination import images, place
 from anoaudit.contamination.images import free_names
 from anoaudit.contamination.mix import contaminate
@@ -114,10 +116,26 @@ def test_unreadable_images_are_copied_as_they_are(pictures: tuple[Path, Path], t
     (good / "broken.jpg").write_bytes(b"not an image")
     made = contaminate(str(good), tmp_path / "mix", ratio=0.1, anomalies=str(bad))
     assert (made.path / "broken.jpg").read_bytes() == b"not an image"
-    (good / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(AuditError, match=r"gone\.png cannot be copied"):
-        contaminate(str(good), tmp_path / "mix2", ratio=0.1, anomalies=str(bad))
-    assert not (tmp_path / "mix2").exists()
+
+
+def test_files_that_cannot_be_read_are_unreadable_items_there_too(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `fit` takes them: a broken link stops nothing, whether items are mixed or damaged."""
+    good, bad = pictures
+    (good / "line1" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(good / "pipe.png")
+    for out, how in (("mix", ["--with", str(bad)]), ("damaged", ["--corrupt", "noise"])):
+        with pytest.raises(SystemExit) as stop:
+            main(["contaminate", str(good), *how, "--ratio", "0.1", "-o", str(tmp_path / out)])
+        said = capsys.readouterr().err
+        assert (stop.value.code, "note: 2 files are unreadable, and empty in the result" in said) == (0, True), said
+        assert "line1/gone.png: file is gone, or a broken link" in said or "pipe.png: not a regular file" in said
+        for name in ("line1/gone.png", "pipe.png"):
+            assert (tmp_path / out / name).read_bytes() == b""
+            assert not (tmp_path / out / name).is_symlink()
+        labels = pl.read_csv(tmp_path / out / "labels.csv", infer_schema=False)
+        assert {"line1/gone.png", "pipe.png"} <= set(labels["path"])
 
 
 def test_odd_file_names_keep_their_labels(tmp_path: Path, picture: Picture) -> None:
