@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from anoaudit.scoring.maps import Mapped, Picture
 INDEX = "index.csv"
 HEAD = ("rank", "id", "score", "file", "map", "peak_x", "peak_y", "width", "height", "reason")
 LONGEST = 1024  # pixels of a picture's longer side
-NAME = 80  # characters of an id in a file's name
+NAME, NAME_BYTES = (
+    80,
+    200,
+)  # characters and UTF-8 bytes of an id in a file's name; file systems take 255 bytes for all of it
 
 
 def write_maps(
@@ -32,6 +36,8 @@ def write_maps(
     """
     digits = max(4, len(str(rows.height)))
     ranks = [rank or place for place, rank in enumerate(rows["rank"], 1)]
+    if len(set(ranks)) < len(ranks):  # of a table that another tool has written again: the names must differ
+        ranks = list(range(1, rows.height + 1))
     entries: dict[str, dict[str, Any]] = {}
     for rank, item, score in zip(ranks, rows["id"], rows["score"], strict=True):
         entries[item] = {"rank": rank, "id": item, "score": score, "reason": "not in the data any more"}
@@ -81,12 +87,22 @@ def is_map_folder(folder: Path) -> bool:
 
 
 def safe_name(item: str) -> str:
-    """An id as part of a file's name, harmless on every file system: ASCII letters, digits, `.`, `_` and `-` only.
+    """An id as part of a file's name, harmless on every file system: letters and digits of any script, `.`, `_` and `-` only.
 
-    The end is kept, where a path says most. Different ids may give the same text; the rank before it tells them apart.
+    The end is kept, where a path says most. Different ids may give the same text; the number before it tells them apart.
     """
     bare = re.sub(r"\.(jpe?g|png|bmp|tiff?|webp|gif)$", "", item, flags=re.IGNORECASE)
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", bare)[-NAME:].strip("._-") or "item"
+    composed = unicodedata.normalize("NFC", bare)
+    name = re.sub("\0+", "_", "".join(c if _is_safe(c) else "\0" for c in composed))
+    name = name[-NAME:].encode()[-NAME_BYTES:].decode(errors="ignore")
+    cut_off = "".join(
+        c for c in name if unicodedata.category(c)[0] == "M"
+    )  # they have lost the letter that they are on
+    return name.lstrip("._-" + cut_off).rstrip("._-") or "item"
+
+
+def _is_safe(c: str) -> bool:
+    return c in "._-" or unicodedata.category(c)[0] in "LNM"  # vowel signs and accents are marks
 
 
 def legend(scale: Scale) -> str:

@@ -87,13 +87,26 @@ def test_small_pictures_are_enlarged_pixel_by_pixel() -> None:
 
 
 @pytest.mark.parametrize(
-    "item", [*NASTY, "", "..", "../../etc/passwd", "C:\\con", "a/b/c.JPEG", "clip.mp4#000123", "naïve.png"]
+    "item",
+    [
+        *NASTY,
+        "",
+        "..",
+        "../../etc/passwd",
+        "C:\\con",
+        "a/b/c.JPEG",
+        "clip.mp4#000123",
+        "naïve.png",
+        "日" * 90,
+        "\udcff",
+    ],
 )
 def test_file_names_are_harmless_everywhere(item: str) -> None:
     name = safe_name(item)
     assert 0 < len(name) <= 80
-    assert name.isascii()
-    assert not set(name) & set('/\\:*?"<>| \n\t')
+    assert len(name.encode()) <= 200
+    assert not set(name) & set('/\\:*?"<>| \n\t\x1b\u202e\u2028')
+    assert name.isprintable()
     assert not name.startswith((".", "-"))
 
 
@@ -101,6 +114,18 @@ def test_file_names_keep_what_tells_items_apart() -> None:
     assert safe_name("line_a/part_0003.jpg") == "line_a_part_0003"
     assert safe_name("cam/clip.mp4#000123") == "cam_clip.mp4_000123"
     assert safe_name("x" * 300 + "/end.png").endswith("_end")
+    assert safe_name("線A/瓶 12.png") == "線A_瓶_12"
+    assert safe_name("Щель/дефект-3.jpg") == "Щель_дефект-3"
+    assert safe_name("क्षति/बोतल.png") == "क्षति_बोतल"
+    assert safe_name("nai\u0308ve.png") == "naïve"  # however the file system spells it
+    assert safe_name("x／y:z.png") == "x_y_z"
+
+
+def test_equal_ranks_and_names_give_files_of_their_own(tmp_path: Path) -> None:
+    rows = pl.DataFrame({"id": ["a/b.png", "a b.png"], "rank": [1, 1], "score": [2.0, 2.0]})
+    maps = [Mapped("a/b.png", 2.0, hot(0, 5)), Mapped("a b.png", 2.0, hot(3, 1))]
+    written, _ = write_maps(tmp_path, rows, maps, ((item, Picture(GREY, 60, 40)) for item in rows["id"]))
+    assert (written, len(list(tmp_path.glob("*.npy"))), len(list(tmp_path.glob("*.png")))) == (2, 2, 2)
 
 
 def test_a_folder_of_maps_and_its_index(tmp_path: Path) -> None:
