@@ -15,7 +15,7 @@ import typer
 from anoaudit import __version__
 from anoaudit.cli import contaminate, doctor, fit, inspect, methods, report, score
 from anoaudit.cli.shared import InterruptionError
-from anoaudit.errors import AnoauditError
+from anoaudit.errors import AnoauditError, UsageError
 
 app = typer.Typer(
     name="anoaudit",
@@ -73,9 +73,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         _say(f"error: {error.message}", error.hint)
         return error.exit_code
     except _CLICK_ERROR as error:
-        error.message = error.message.removeprefix("Value error, ")  # pydantic's words before typer's
-        error.show()
-        return 2
+        return _misused(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         _say("interrupted")
         return 130
@@ -100,6 +98,19 @@ def _run(arguments: list[str], debug: bool) -> int:
         line = (str(error).splitlines() or [""])[0][:300]
         _say(f"error: {type(error).__name__}: {line}", "this is a bug; run again with --debug and report it")
         return 3
+
+
+def _misused(error: Any, arguments: Sequence[str]) -> int:
+    """typer's errors in the words and the form of our own."""
+    error.message = error.message.removeprefix("Value error, ")  # pydantic's words before typer's
+    text = error.format_message().rstrip(".")
+    if not text:  # no arguments at all: the help has been shown
+        return 2
+    named = {command.name for command in app.registered_commands}
+    words = ["anoaudit", *(word for word in arguments[:2] if word in named), "--help"]
+    shown = UsageError(text[:1].lower() + text[1:], f"see {' '.join(words)}")
+    _say(f"error: {shown.message}", shown.hint)
+    return 2
 
 
 def _say(line: str, hint: str = "") -> None:

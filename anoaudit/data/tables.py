@@ -16,7 +16,7 @@ from anoaudit.data.encoding import encode, infer_spec
 from anoaudit.data.images import item_id
 from anoaudit.data.items import UNLABELLED, Chunk, InputSpec, Kind, TableSpec
 from anoaudit.data.labels import notes_of, open_labels
-from anoaudit.data.rows import RawRows, columns_of, read_rows
+from anoaudit.data.rows import ARROW, RawRows, columns_of, read_rows
 from anoaudit.errors import AuditError, UsageError, among
 
 SCAN_ROWS = 50_000
@@ -97,8 +97,11 @@ class TableFiles:
                 kept = [_smallest(kept)]
                 held = SAMPLE_ROWS
         self._rows = total
-        if total == 0:
-            raise AuditError(f"{self.source} has no rows", "give a table with at least 20 rows")
+        if total < 2:  # every column of a single row is constant, which would be a strange thing to say
+            text = self.files[0].suffix.lower() not in {".parquet", *ARROW}
+            none = "has no rows, only a header line" if text else "has no rows"
+            few = "has one row only, and nothing to compare it with"
+            raise AuditError(f"{self.source} {few if total else none}", "give a table with at least 20 rows")
         self.require_match()
         _, sample = _smallest(kept)
         return infer_spec(

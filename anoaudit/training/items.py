@@ -49,7 +49,8 @@ def split_items(
         readable = readable & (labels != 1)
     n = int(readable.sum())
     if n < least:
-        raise AuditError(f"{n} readable items are too few to fit a detector", f"give at least {least}")
+        count = "1 readable item is" if n == 1 else f"{n} readable items are"
+        raise AuditError(f"{count} too few to fit a detector", f"give at least {least}")
     normal = readable & (labels == 0)
     if only_normal and normal.sum() < least:
         raise UsageError(

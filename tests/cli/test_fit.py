@@ -125,6 +125,7 @@ def test_unusable_tables_are_exit_3(run: Run, tmp_path: Path) -> None:
     frame = make_table(60)
     cases = {
         "empty": (frame.head(0), "no rows"),
+        "one": (frame.head(1), "one row only"),
         "ten": (frame.head(10), "at least 20"),
         "constant": (pl.DataFrame({"a": [1.0] * 60, "b": ["x"] * 60}), "no usable column"),
         "same": (pl.DataFrame({"a": [1.0] * 59 + [2.0]}), "self-check"),
@@ -136,6 +137,9 @@ def test_unusable_tables_are_exit_3(run: Run, tmp_path: Path) -> None:
         assert "Traceback" not in done.err
         assert not (tmp_path / f"{name}.anoaudit").exists()
     assert run("fit", tmp_path / "missing.parquet").code == 3
+    (tmp_path / "line.csv").write_text("1.5,2.5\n")
+    done = run("fit", tmp_path / "line.csv", "-o", tmp_path / "m.anoaudit")
+    assert (done.code, "has no rows, only a header line" in done.err) == (3, True)
 
 
 def test_under_fifty_rows_nothing_is_flagged_and_it_says_so(run: Run, tmp_path: Path) -> None:

@@ -325,6 +325,27 @@ def test_contaminate_fit_and_report_together(run: Run, tmp_path: Path) -> None:
     assert json.loads(done.out)["metrics"]["anomalies"] == 14
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["fit"], "missing argument 'DATA'"),
+        (["scor"], "no such command 'scor'. Did you mean 'score'"),
+        (["fit", "d", "--top", "x"], "invalid value for '--top'"),
+        (["score", "d", "-m"], "option '-m' requires an argument"),
+        (["score", "d"], "missing option '--model'"),
+        (["report", "s", "--nope"], "no such option: --nope"),
+        (["contaminate", "d", "--ratio", "\x1b[31m", "-o", "o", "e\x1b[2J"], "got unexpected extra argument"),
+    ],
+)
+def test_a_misspelt_command_is_answered_like_any_other_error(run: Run, arguments: list[str], says: str) -> None:
+    done = run(*arguments)
+    assert (done.code, done.out) == (2, "")
+    line, hint = done.err.splitlines()
+    assert line.startswith(f"error: {says}")
+    assert hint == f"  see anoaudit {'' if arguments == ['scor'] else arguments[0] + ' '}--help"
+    assert "\x1b" not in done.err
+
+
 def test_bugs_are_exit_3_without_a_traceback(table: Fitted, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("boom")
