@@ -97,17 +97,20 @@ def group_name(group: str | None) -> str:
 
 
 def calibration(values: dict[str, Any]) -> str:
-    """What the p-values are, in words that claim no more than is true; empty when nothing is known."""
+    """What the p-values are, in words that claim no more than is true; empty when nothing is known.
+
+    No word of a false discovery rate: whether they decide at all is what the line on the rule says.
+    """
     kind = str(values.get("kind") or "")
     note = f"; {printable(str(values['note']))}" if values.get("note") else ""
     if kind == "fitted-null":
-        return f"estimated FDR (p-values from a null fitted to the bulk){note}"
+        return f"estimated p-values (from a null fitted to the bulk){note}"
     if kind == "conformal-clean":
         known = plural(values["n"], "known normal") if isinstance(values.get("n"), int) else "known normals"
         floor = values.get("smallest_p")  # under it no p-value can fall, which bounds what can be found
         resolved = f", smallest p {number(floor)}" if isinstance(floor, float) else ""
-        word = "estimated" if values.get("exact") is False else "controlled"
-        return f"{word} FDR (split-conformal on {known}{resolved}){note}"
+        word = "estimated" if values.get("exact") is False else "exact"
+        return f"{word} p-values (split-conformal on {known}{resolved}){note}"
     if kind == "none":
         return f"none (no p-values){note}"
     return printable(kind)

@@ -111,6 +111,20 @@ def test_rules_change_decisions_not_scores(table: Fitted, run: Run) -> None:
     assert len({tuple(row["score"] for row in document["rows"]) for document in by_rule.values()}) == 1
 
 
+def test_the_head_says_by_which_rule_it_was_decided(table: Fitted, run: Run) -> None:
+    """With a threshold or the k worst no false discovery rate has decided anything."""
+    for rule, says in (
+        ([], "Benjamini-Hochberg, estimated FDR 0.1"),
+        (["--threshold", "3.5"], "score ≥ 3.5"),
+        (["--top-k", "4"], "the 4 worst"),
+        (["--top-k", "1%"], "the worst 1 %"),
+    ):
+        for form in ("table", "markdown"):
+            head = run("score", table.data, "-m", table.model, *rule, "--format", form).out.split("Most anomalous")[0]
+            assert says.replace(" ", "") in head.replace(" ", "")
+            assert ("FDR" in head) == (not rule)
+
+
 def test_a_pipe_that_closes_early_is_quiet(table: Fitted) -> None:
     command = f"'{sys.executable}' -m anoaudit score '{table.data}' -m '{table.model}' --format ndjson | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)

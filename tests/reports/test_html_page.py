@@ -155,7 +155,7 @@ def test_what_it_says(make: Maker) -> None:
         render(table, origin=Provenance(["anoaudit fit some/parts"]), written=datetime(2024, 5, 6, tzinfo=UTC))
     ).words()
     for expected in (
-        "3 of 40 readable items flagged (7.5%)", "the 3 worst", "estimated FDR (p-values from a null fitted to the bulk)",
+        "3 of 40 readable items flagged (7.5%)", "the 3 worst", "estimated p-values (from a null fitted to the bulk)",
         "mind it", "Against the truth", "0.750 recall", "1 anomaly could not be read", "threshold 37", "bad.png truncated image",
         "anoaudit fit some/parts", "2024-05-06", "All readable items.",
     ):  # fmt: skip

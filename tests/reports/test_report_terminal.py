@@ -29,7 +29,7 @@ def test_it_says_what_was_scored_how_and_what_was_found(nasty: ScoreTable) -> No
         "14 images, 1 unreadable, 2 other files ignored",
         "4 of 13 readable (30.8%)",
         "Benjamini-Hochberg, estimated FDR 0.1",
-        "estimated FDR (p-values from a null fitted to the bulk)",
+        "estimated p-values (from a null fitted to the bulk)",
         "/data/[red]set[/red]|x",
         "a note with [b]markup[/b]",
         "cut | off\\nhere",
@@ -160,9 +160,10 @@ def test_markdown_cells_cannot_be_broken_out_of(nasty: ScoreTable) -> None:
 
 def test_calibrations_claim_no_more_than_is_true() -> None:
     assert "estimated" in calibration({"kind": "fitted-null"})
-    assert "controlled" not in calibration({"kind": "fitted-null"})
+    assert "exact" not in calibration({"kind": "fitted-null"})
+    assert "estimated" in calibration({"kind": "conformal-clean", "n": 40, "exact": False})
     known = calibration({"kind": "conformal-clean", "n": 1400, "smallest_p": 1 / 1401})
-    assert known == "controlled FDR (split-conformal on 1,400 known normals, smallest p 0.0007138)"
+    assert known == "exact p-values (split-conformal on 1,400 known normals, smallest p 0.0007138)"
     assert calibration({"kind": "none", "note": "only 12 rows"}) == "none (no p-values); only 12 rows"
     assert calibration({}) == ""
 
