@@ -242,21 +242,25 @@ def _foretell(
     """Say how long both stages will take: from a small step of each, of a copy."""
     trial.to(trainer.device).train()
     (first, batch_size), (second, _) = _length(data, options), _distance_length(data, options)
+    if options.distance == "norm":
+        second = 0
     size = min(batch_size, 8)
     pixels = data.batch(torch.arange(size), trainer.device)[0]
     views = [view(unit_pixels(pixels), MILD) for _ in range(2)]
     normal = torch.zeros(size, dtype=torch.bool, device=trainer.device)
-    start = time.perf_counter()
-    contrast_of(trial.scales, views[0], views[1], normal, options).backward()  # type: ignore[no-untyped-call]
-    middle = time.perf_counter()
+
+    def seconds_of(loss: Callable[[], Tensor]) -> float:
+        loss().backward()  # type: ignore[no-untyped-call]  # the first step is slow for reasons of its own
+        start = time.perf_counter()
+        loss().backward()  # type: ignore[no-untyped-call]
+        return time.perf_counter() - start
+
+    one = seconds_of(lambda: contrast_of(trial.scales, views[0], views[1], normal, options)) * first
     trial.scales.freeze()
-    if options.distance == "network":
-        trial.losses(pixels)[0].mean().backward()  # type: ignore[no-untyped-call]
-    else:
-        second = 0
-    end = time.perf_counter()
+    if second:
+        one += seconds_of(lambda: trial.losses(pixels)[0].mean()) * second
     fits = 2 if items.kept_out.any() else 1
-    seconds = ((middle - start) * first + (end - middle) * second) / size * len(data) * fits
+    seconds = one / size * len(data) * fits
     shown = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
     trainer.reporter.note(
         f"training will take about {shown} ({fits} × {first} and {second} epochs) on this {trainer.device.type.upper()}"
