@@ -276,9 +276,7 @@ def _joined(table: ScoreTable, truth: str) -> ScoreTable:
 
     labels = open_labels(truth, id_column=table.summary.columns.get("id"))
     ids = table.lazy().select("id").collect()["id"].to_list()
-    labels.translate(Path(table.summary.source or "."), ids)
-    labels.of(ids)
-    labels.require_match()
+    labels.attach(Path(table.summary.source or "."), ids)
     notes = dict.fromkeys((*table.summary.notes, *notes_of(labels)))
     table = replace(table, summary=replace(table.summary, notes=tuple(notes)))
     known = {item: value if value >= 0 else None for item, value in labels.by_id.items()}

@@ -83,4 +83,6 @@ def command(
             f"note: {files} unreadable, and empty in the result; the first: {printable(first)}: {reason}",
             file=sys.stderr,
         )
+    for note in mixture.notes:
+        print(f"note: {note}", file=sys.stderr)
     return 0

@@ -22,6 +22,7 @@ from anoaudit.contamination.place import Input, Target, check, staged, target_fo
 from anoaudit.contamination.pools import Pools, files_of, separate, truth_file, two_sources
 from anoaudit.contamination.result import Mixture, source_json, write_manifest
 from anoaudit.data.images import ImageFolder, item_id
+from anoaudit.data.labels import notes_of
 from anoaudit.data.tables import TableFiles
 from anoaudit.errors import AuditError, UsageError
 
@@ -101,6 +102,7 @@ def contaminate(
         pool=len(pools.anomalies),
         unlabelled=pools.unlabelled,
         replacement=with_replacement,
+        notes=_notes(pools),
     )
     with staged(target, force) as fresh:
         if mixture.kind == "images":
@@ -116,6 +118,14 @@ def contaminate(
         ]
         write_manifest(fresh, mixture, seed, given, chosen)
     return mixture
+
+
+def _notes(pools: Pools) -> tuple[str, ...]:
+    """What of the truth and the data did not meet."""
+    notes = notes_of(pools.truth)
+    if pools.unlabelled:
+        notes += (f"left out, as the truth says nothing of them: {pools.unlabelled:,} of {len(pools.data):,} items",)
+    return notes
 
 
 def _target(out: Path, pools: Pools) -> Target:

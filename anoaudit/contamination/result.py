@@ -32,6 +32,7 @@ class Mixture:
     emptied: tuple[
         tuple[str, str], ...
     ] = ()  # id and reason of each file that could not be read: an empty one stands for it
+    notes: tuple[str, ...] = ()  # one line each: what of --truth and the data did not meet
 
     def __len__(self) -> int:
         return self.normals + self.anomalies

@@ -126,15 +126,16 @@ class _Part:
     def __init__(self, table: TableFiles, column: str, start: int, rows: RawRows, mask: npt.NDArray[np.bool_]) -> None:
         ids, self.group = table.ids_of(start, rows)
         frame = rows.frame.filter(pl.Series(mask))
-        self.start = start + int(np.argmax(mask))
+        places = (start + np.flatnonzero(mask)).tolist()
+        self.start = places[0]
         self.ids = [item for item, keep in zip(ids, mask, strict=True) if keep]
         broken = [reason for reason, keep in zip(rows.reasons, mask, strict=True) if keep]
         folder = rows.file.parent
         cells = frame[column].to_list()
         self.cells: list[Cell] = [reason or _cell(v, folder) for v, reason in zip(cells, broken, strict=True)]
         nothing = np.full(len(self.ids), UNLABELLED, dtype=np.int8)
-        self.truth = table.truth.of(self.ids, frame) if table.truth else nothing
-        self.labels = table.labels.of(self.ids, frame) if table.labels else nothing
+        self.truth = table.truth.of(self.ids, frame, places) if table.truth else nothing
+        self.labels = table.labels.of(self.ids, frame, places) if table.labels else nothing
 
 
 def image_column(table: TableFiles, named: str | None) -> str | None:

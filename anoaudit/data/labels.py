@@ -50,20 +50,37 @@ class Labels:
         self.column = column
         self.by_id = by_id or {}
         self._used: set[str] = set()
+        self._places: dict[str, int] = {}  # where the data has them
+        self._twice: dict[str, None] = {}  # those that it has at several places, in the order of their finding
         self._example = ""  # an id of the data
 
-    def of(self, ids: Sequence[str], frame: pl.DataFrame | None = None) -> npt.NDArray[np.int8]:
-        """int8[B] for these items; `frame` holds the rows when the labels are a column."""
+    def of(
+        self, ids: Sequence[str], frame: pl.DataFrame | None = None, places: Iterable[int] = ()
+    ) -> npt.NDArray[np.int8]:
+        """int8[B] for these items; `frame` holds the rows when the labels are a column.
+
+        `places` are the items' numbers in the data, where ids may come twice.
+        """
         if self.column is not None:
             assert frame is not None
             return parse(frame[self.column], f"column {self.column!r}")
         found = [self.by_id.get(item, UNLABELLED) for item in ids]
         self._used.update(item for item in ids if item in self.by_id)
+        for item, place in zip(ids, places, strict=False):
+            if self.by_id.get(item, UNLABELLED) != UNLABELLED and self._places.setdefault(item, place) != place:
+                self._twice[item] = None
         self._example = self._example or next(iter(ids), "")
         return np.array(found, dtype=np.int8)
 
     def require_match(self) -> None:
-        """After a whole pass over the data: raise UsageError when not one id was found."""
+        """After a whole pass over the data: raise UsageError when not one id was found, or one is that of several rows."""
+        if self._twice:
+            n = len(self._twice)
+            name = f"1 id in {self.spec} names" if n == 1 else f"{n:,} ids in {self.spec} each name"
+            raise UsageError(
+                f"{name} several rows of the data (the first is {next(iter(self._twice))!r})",
+                "name a column that differs from row to row with --id-column, or label by row number",
+            )
         if self.column is None and not self._used:
             first = next(iter(self.by_id), "")
             raise UsageError(
@@ -81,9 +98,9 @@ class Labels:
         return f"{len(missing)} of the {len(self.by_id)} ids in {self.spec} {is_are} not in the data (the first is {missing[0]!r})"
 
     def attach(self, root: Path, ids: Sequence[str]) -> None:
-        """Join a file's rows with all items of DATA. Raises UsageError when not one id was found."""
+        """Join a file's rows with all items of DATA. Raises UsageError as `require_match` does."""
         self.translate(root, set(ids))
-        self.of(ids)
+        self.of(ids, places=range(len(ids)))
         self.require_match()
 
     def translate(self, root: Path, ids: Iterable[str]) -> None:
@@ -118,7 +135,11 @@ def open_labels(spec: str, columns: Sequence[str] = (), id_column: str | None = 
     key = next((name for name in keys if name in frame.columns), None)
     if key is None:
         known = " or ".join(map(repr, dict.fromkeys(keys)))
-        raise UsageError(f"{path} has no column {known} to join on", f"its columns are {among(frame.columns)}")
+        shared = next(
+            (name for name in frame.columns if name in columns and name not in (*LABEL_COLUMNS, column)), None
+        )
+        hint = f"; if {shared!r} names the rows, give --id-column {shared}" if shared and id_column is None else ""
+        raise UsageError(f"{path} has no column {known} to join on", f"its columns are {among(frame.columns)}{hint}")
     name = column or next((name for name in LABEL_COLUMNS if name in frame.columns), None)
     if name is None or name not in frame.columns:
         raise UsageError(

@@ -89,7 +89,7 @@ class TableFiles:
             ids, _ = self.ids_of(start, rows)
             for given in (self.truth, self.labels):
                 if given is not None:
-                    given.of(ids, rows.frame)
+                    given.of(ids, rows.frame, range(start, start + len(ids)))
             kept.append((rng.random(rows.frame.height), rows.frame))
             total += rows.frame.height
             held += rows.frame.height
@@ -109,7 +109,7 @@ class TableFiles:
         )
 
     def require_match(self) -> None:
-        """After a whole pass: raise UsageError when truth or labels from a file name not one item."""
+        """After a whole pass: raise UsageError when truth or labels from a file name not one item, or several by one id."""
         for given in (self.truth, self.labels):
             if given is not None:
                 given.require_match()
@@ -158,6 +158,7 @@ class TableFiles:
     def _chunk(self, start: int, rows: RawRows, spec: TableSpec, mask: npt.NDArray[np.bool_] | None) -> Chunk:
         ids, group = self.ids_of(start, rows)
         frame, broken = rows.frame, rows.reasons
+        places = range(start, start + len(ids)) if mask is None else (start + np.flatnonzero(mask)).tolist()
         if mask is not None:
             frame = frame.filter(pl.Series(mask))
             ids = [item for item, keep in zip(ids, mask, strict=True) if keep]
@@ -173,8 +174,8 @@ class TableFiles:
             groups=[group] * len(ids),
             reasons=reasons,
             values=values[readable],
-            truth=self.truth.of(ids, frame) if self.truth else nothing,
-            labels=self.labels.of(ids, frame) if self.labels else nothing,
+            truth=self.truth.of(ids, frame, places) if self.truth else nothing,
+            labels=self.labels.of(ids, frame, places) if self.labels else nothing,
         )
 
     def ids_of(self, start: int, rows: RawRows) -> tuple[list[str], str | None]:

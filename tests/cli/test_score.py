@@ -284,6 +284,14 @@ def test_a_truth_may_name_its_ids_as_the_data_does_and_what_is_not_found_is_told
             document = json.loads(done.out)
             assert document["metrics"]["anomalies"] == 12
             assert document["summary"]["notes"].count(missing) == 1
+    mixed = tmp_path / "mixed.parquet"
+    done = run("contaminate", table.data, "--truth", truth, "--id-column", "key", "--ratio", "0.02", "-o", mixed)
+    assert (done.code, f"note: {missing}" in done.err, "left out" in done.err) == (0, True, False)
+    known.filter(pl.col("key") < "row-0390").write_csv(truth)
+    done = run(
+        "contaminate", table.data, "--truth", truth, "--id-column", "key", "--ratio", "0", "-o", mixed, "--force"
+    )
+    assert "note: left out, as the truth says nothing of them: 10 of 400 items" in done.err
     strange = tmp_path / "strange.csv"
     strange.write_text("id,label\nnowhere,1\n")
     done = run("score", table.data, "-m", table.model, "--truth", strange)
@@ -300,6 +308,42 @@ def test_ids_that_several_rows_have_are_told(table: Fitted, run: Run, tmp_path: 
         notes = [note for note in json.loads(done.out)["summary"]["notes"] if "more than one item" in note]
         assert len(notes) == (name == "twice")
         assert all("one id is that of" in note and "'row-0007'" in note for note in notes)
+
+
+def test_a_label_of_several_rows_is_refused_before_anything_is_done(table: Fitted, run: Run, tmp_path: Path) -> None:
+    frame = pl.read_parquet(table.data)
+    twice = frame.with_columns(key=pl.Series([*frame["key"][:-2], frame["key"][3], frame["key"][3]]))
+    twice.write_parquet(tmp_path / "twice.parquet")
+    item = frame["key"][3]
+    (tmp_path / "it.csv").write_text(f"key,label\n{item},1\n")
+    (tmp_path / "other.csv").write_text(f"key,label\n{frame['key'][5]},1\n{item},\n")
+    data, scores = tmp_path / "twice.parquet", tmp_path / "s.parquet"
+    given = ("--id-column", "key", "--truth", tmp_path / "it.csv")
+    assert run("score", data, "-m", table.model, "-o", scores).code == 0
+    for arguments in (
+        ("fit", data, *given, "-o", tmp_path / "m.anoaudit"),
+        ("fit", data, *given[:2], "--labels", *given[3:], "-o", tmp_path / "m.anoaudit"),
+        ("score", data, "-m", table.model, *given, "-o", tmp_path / "new.parquet"),
+        ("report", scores, *given[2:]),
+        ("contaminate", data, *given, "--ratio", "0.1", "-o", tmp_path / "mixed.parquet"),
+    ):
+        done = run(*arguments)
+        assert (done.code, done.out) == (2, ""), arguments
+        assert f"1 id in {tmp_path / 'it.csv'} names several rows of the data (the first is '{item}')" in done.err
+        assert "--id-column" in done.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["it.csv", "other.csv", "s.parquet", "twice.parquet"]
+    # A truth that says nothing of it has nothing to confuse.
+    done = run("score", data, "-m", table.model, "--truth", tmp_path / "other.csv", "-f", "json")
+    assert done.code == 0, done.err
+    assert "more than one item" in done.err
+
+
+def test_a_labels_file_without_the_key_is_told_the_way(table: Fitted, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "known.csv").write_text("key,label\nrow-0001,1\n")
+    done = run("fit", table.data, "--truth", tmp_path / "known.csv", "-o", tmp_path / "m.anoaudit")
+    assert done.code == 2
+    assert "no column 'id' or 'path'" in done.err
+    assert "if 'key' names the rows, give --id-column key" in done.err
 
 
 def test_a_closed_pipe_never_looks_like_a_finding(table: Fitted) -> None:
