@@ -258,6 +258,7 @@ def test_every_type_can_be_missing_and_moved(tmp_path: Path) -> None:
     assert len(after) == n
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.floats(0.0, 0.99))
 def test_the_count_is_the_nearest(items: int, ratio: float) -> None:
     try:

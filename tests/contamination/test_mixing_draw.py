@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anoaudit.contamination.draw import anomalies_needed, draw, highest_ratio
@@ -18,6 +18,7 @@ ratios = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(n=counts, ratio=ratios)
 def test_no_other_count_comes_nearer_to_the_ratio(n: int, ratio: float) -> None:
     k = anomalies_needed(n, ratio)
@@ -31,6 +32,7 @@ def test_decimal_ratios_are_met_exactly() -> None:
     assert anomalies_needed(10**9, 0.1) == round(10**9 / 9)
 
 
+@settings(deadline=None)
 @given(n=counts, pool=st.integers(0, 50), ratio=ratios, seed=st.integers(0, 5), again=st.booleans())
 def test_every_normal_once_and_anomalies_once_without_replacement(
     n: int, pool: int, ratio: float, seed: int, again: bool
@@ -47,6 +49,7 @@ def test_every_normal_once_and_anomalies_once_without_replacement(
     assert again or len(set(drawn.anomalies.tolist())) == k
 
 
+@settings(deadline=None)
 @given(n=counts, pool=st.integers(1, 300))
 def test_the_highest_ratio_named_can_be_had(n: int, pool: int) -> None:
     named = float(highest_ratio(n, pool))

@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anoaudit.contamination import place, tables
@@ -155,6 +155,7 @@ def test_csv_text_is_not_reformatted(tmp_path: Path) -> None:
     assert chunk.truth.sum() == 1
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(st.lists(st.text("a ,;\t|\"\r\n'", max_size=5), min_size=1, max_size=3)),
     delimiter=st.sampled_from(",;\t|"),
