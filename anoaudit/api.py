@@ -79,7 +79,7 @@ def fit(
     from anoaudit.methods.registry import find_method
     from anoaudit.model.alpha import DEFAULT, parse_contamination
     from anoaudit.model.artefact import SCORES
-    from anoaudit.outputs import keep_inputs_out_of
+    from anoaudit.outputs import keep_inputs_out_of, require_replaceable
     from anoaudit.scoring.decisions import make_rule
     from anoaudit.scoring.fail_on import parse_clauses
     from anoaudit.scoring.scorer import parse_limit
@@ -121,7 +121,7 @@ def fit(
     if path.exists() and not force:
         raise UsageError(f"{path} exists", "choose another name with -o, or replace it with --force")
     if path.exists() and force:
-        _require_replaceable(path)
+        require_replaceable(path)
     for folder in (path, part):
         keep_inputs_out_of(folder, "-o", (data, labels, truth, weights))
     _require_fit_packages()
@@ -330,20 +330,6 @@ def _open(
 def _device(name: str) -> None:
     if name not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {name!r} is none of auto, cpu, cuda", "use --device auto")
-
-
-def _require_replaceable(path: Path) -> None:
-    """--force replaces a model, never somebody's folder of other things."""
-    from anoaudit.model.artefact import is_model, strangers
-
-    if not is_model(path):
-        raise UsageError(f"{path} is not a model; --force will not replace it", "choose another name with -o")
-    foreign = strangers(path)
-    if foreign:
-        raise UsageError(
-            f"{path} holds {foreign[0]!r}, which no fit has written; --force will not replace it",
-            "move it, or choose another name with -o",
-        )
 
 
 def _require_fit_packages() -> None:

@@ -16,7 +16,7 @@ from anoaudit.data.rows import SUFFIXES as TABLES
 from anoaudit.data.rows import columns_of
 from anoaudit.data.source import KNOWN
 from anoaudit.errors import AnoauditError, UsageError
-from anoaudit.model.artefact import is_model
+from anoaudit.model.artefact import is_model, strangers
 from anoaudit.scoring.table import COLUMNS
 
 Given = Iterable[str | Path | None]
@@ -50,6 +50,18 @@ def keep_inputs_out_of(folder: Path, option: str, inputs: Given) -> None:
     for item in (str(item) for item in inputs if item is not None):
         if any(file.resolve().is_relative_to(place) for file in (Path(item), *_files(item))):
             raise UsageError(f"{item}, which is read, lies in {folder}", f"choose another name with {option}")
+
+
+def require_replaceable(path: Path) -> None:
+    """Raise UsageError unless it is a model and nothing else: --force replaces no folder of other things."""
+    if not is_model(path):
+        raise UsageError(f"{path} is not a model; --force will not replace it", "choose another name with -o")
+    foreign = strangers(path)
+    if foreign:
+        raise UsageError(
+            f"{path} holds {foreign[0]!r}, which no fit has written; --force will not replace it",
+            "move it, or choose another name with -o",
+        )
 
 
 def _files(item: str) -> Iterator[Path]:

@@ -34,7 +34,9 @@ def split_items(
     only_normal: bool,
     few_shot: bool = False,
 ) -> Split:
-    """Keep 20 % of the items out (50 to 5,000, never more than a third, none of fewer than 50), train on the others.
+    """Keep 20 % of the items out (50 to 5,000, at most half; of known normals at most a third), train on the others.
+
+    Of fewer than 50 items none are kept out unless they are known normals.
 
     With enough known normals (labels 0) the kept-out items are drawn from them alone: then p-values are exact. Else known
     anomalies (labels 1) stay out of them, for they have no place in a null. With `only_normal` training sees known normals

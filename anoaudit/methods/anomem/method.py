@@ -255,12 +255,12 @@ def _foretell(
         loss().backward()  # type: ignore[no-untyped-call]
         return time.perf_counter() - start
 
-    one = seconds_of(lambda: contrast_of(trial.scales, views[0], views[1], normal, options)) * first
+    step = seconds_of(lambda: contrast_of(trial.scales, views[0], views[1], normal, options)) * first
     trial.scales.freeze()
     if second:
-        one += seconds_of(lambda: trial.losses(pixels)[0].mean()) * second
+        step += seconds_of(lambda: trial.losses(pixels)[0].mean()) * second
     fits = 2 if items.kept_out.any() else 1
-    seconds = one / size * len(data) * fits
+    seconds = step / size * len(data) * fits
     shown = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
     trainer.reporter.note(
         f"training will take about {shown} ({fits} × {first} and {second} epochs) on this {trainer.device.type.upper()}"
