@@ -94,8 +94,10 @@ class ImageBatches:
         channels: Tensor,
         labels: npt.NDArray[np.int8],
         vectors: Tensor | None = None,
+        alignment: float = 0.0,
     ) -> None:
         self.vectors = vectors  # float32[N, G] of the whole images, where `extract` was asked for them
+        self.alignment = alignment  # see `alignment_of`
         self._features, self._places = features, places
         mean = scaler.mean - origin
         std = scaler.std.expand_as(mean)
@@ -175,8 +177,23 @@ def extract(
     assert origin is not None
     kept_vectors = torch.cat(wholes).clone() if vectors else None
     return ImageBatches(
-        cache, places, scaler.to(device), origin.clone(), channels.to(device), items.labels, kept_vectors
-    )
+        cache, places, scaler.to(device), origin.clone(), channels.to(device), items.labels, kept_vectors,
+        alignment_of(done, total.cpu(), squares.cpu()),
+    )  # fmt: skip
+
+
+def alignment_of(count: int, total: Tensor, squares: Tensor) -> float:
+    """How much of the features' variance over images and places the place explains, 0 to 1; mean over channels.
+
+    Near 1 where images show the same parts at the same places, near 0 where anything may lie anywhere. From Σx and Σx² over
+    `count` images, each [C, h, w] in float64; 0 of pooled features (our choice).
+    """
+    if total.dim() != 3:
+        return 0.0
+    mean = total / count
+    within = (squares / count - mean**2).clamp_min(0).mean((1, 2))
+    between = mean.var((1, 2), unbiased=False)
+    return float((between / (between + within).clamp_min(1e-12)).mean())
 
 
 def bounded(items: TrainingItems, size: int, seed: int, reporter: Reporter) -> TrainingItems:

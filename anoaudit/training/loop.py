@@ -59,6 +59,11 @@ class Part:
         found: Tensor | None = getattr(self._data, "vectors", None)
         return None if found is None else found[self._rows]
 
+    @property
+    def alignment(self) -> float:
+        """That of all items, where the data has one."""
+        return float(getattr(self._data, "alignment", 0.0))
+
 
 #: (x, labels, epoch) → scalar loss; None where a batch has nothing to learn from: then no step is taken.
 Objective = Callable[[Tensor, Tensor, int], Tensor | None]

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from anoaudit.methods.loe.alternate import alternate
 from anoaudit.methods.loe.assignment import Assignment
-from anoaudit.methods.loe.gaussian import PRIOR_PER_CHANNEL, RIDGE, Gaussian, GaussianImage, GaussianMap, GaussianVector
+from anoaudit.methods.loe.gaussian import PRIOR_PER_CHANNEL, RIDGE, Gaussian, GaussianMap, GaussianVector
+from anoaudit.methods.loe.whole import GaussianImage
 from anoaudit.progress import Reporter
 from anoaudit.training.loop import Part
 
@@ -159,7 +160,7 @@ def pictures():
     vectors[6:] += 300.0
     vectors[:3] += 300.0
     held = Held(maps.flatten(2).transpose(1, 2))
-    held.vectors = vectors
+    held.vectors, held.alignment = vectors, 0.4
     return maps, vectors, held
 
 
@@ -172,7 +173,11 @@ def test_an_image_is_found_by_a_place_or_as_a_whole(pictures):
     assert int(heat[1].argmax()) == 1 * 5 + 2
     assert heat[4].max() < heat[0].max() / 2  # the map shows places alone
     places, _ = GaussianMap.score_and_map(head, maps)
-    assert torch.allclose(score, (places * head.whole_distance(vectors)).sqrt())
+    assert torch.allclose(score, places**0.4 * head.whole_distance(vectors) ** 0.6)
+    standard = (vectors - vectors.mean(0)) / vectors.std(0)
+    near = head.nearest.score(standard)
+    whole = (head.whole.distance(standard[:, None])[:, 0].double() * (near / near.median()).square()).sqrt()
+    assert torch.allclose(head.whole_distance(vectors).double(), whole, rtol=1e-3)
     assert torch.allclose(score, head.scores(held, CPU), rtol=1e-4)
     assert torch.allclose(score[:2], head.score_and_map_of(maps[:2], vectors[:2])[0])
 
@@ -186,6 +191,15 @@ def test_a_part_of_the_pictures_has_its_own_vectors(pictures):
     assert torch.allclose(
         head.scores(Part(held, rows), CPU), head.score_and_map_of(maps[rows], vectors[rows])[0], rtol=1e-4
     )
+
+
+def test_the_more_alike_the_pictures_lie_the_more_a_place_counts(pictures):
+    maps, vectors, held = pictures
+    for alignment, worst in ((0.0, range(3, 6)), (1.0, range(3))):
+        held.alignment = alignment
+        head = GaussianImage(torch.arange(3), (4, 5), 0.05, 24)
+        alternate(head, held, Assignment("refine", 0.05, warmup=0), 10, CPU, Reporter())
+        assert set(head.score_and_map_of(maps, vectors)[0].topk(3).indices.tolist()) == set(worst)
 
 
 def test_winsorised_features_end_at_the_limit(planted):

@@ -11,6 +11,7 @@ from torch import nn
 from anoaudit.errors import AuditError
 from anoaudit.training import features as room
 from anoaudit.training.features import LocationScaler, RowBatches, extract
+from anoaudit.training.loop import Part
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (23, 8, 8, 3), dtype=np.uint8)
@@ -125,6 +126,23 @@ def test_pooled(tmp_path):
     data = run(Pooled(), scaler, 128, tmp_path)
     assert torch.allclose(all_of(data), scaler(Pooled()(torch.from_numpy(IMAGES))), atol=2e-2)
     assert all_of(data).std(0, correction=0).tolist() == pytest.approx([1] * 4, abs=1e-2)
+
+
+def test_alignment_is_the_share_of_variance_that_the_place_explains(tmp_path):
+    maps = Spatial()(torch.from_numpy(IMAGES)).double().numpy()
+    shares = [
+        sum((maps[:, c, i, j].mean() - maps[:, c].mean()) ** 2 for i in range(maps.shape[2]) for j in range(maps.shape[3]))
+        / maps[0, c].size / maps[:, c].var()
+        for c in range(maps.shape[1])
+    ]  # fmt: skip
+    data = run(Spatial(), scaler_for(Spatial()), None, tmp_path)
+    assert data.alignment == pytest.approx(np.mean(shares), rel=1e-3)
+    assert Part(data, torch.arange(3)).alignment == data.alignment
+    alike = np.repeat(IMAGES[:1], 20, axis=0)
+    assert run(Spatial(), scaler_for(Spatial()), None, tmp_path, alike).alignment == pytest.approx(1, abs=1e-6)
+    plain = np.full_like(IMAGES, 7)  # nothing varies at all
+    assert run(Spatial(), scaler_for(Spatial()), None, tmp_path, plain).alignment == 0
+    assert run(Pooled(), scaler_for(Pooled()), None, tmp_path).alignment == 0
 
 
 def test_vectors_of_whole_images_come_along(tmp_path):

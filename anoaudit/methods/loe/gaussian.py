@@ -1,24 +1,19 @@
 """A Gaussian as LOE's detector (our choice): L_n is the squared Mahalanobis distance, and the M-step is closed.
 
 On a table, refitted without what it flags, it is close to MCD; on feature maps, with one Gaussian a place, to PaDiM (Defard
-et al. 2021) on contaminated data. A Gaussian of the whole image beside those (our choice) sees what no place shows: another
-thing in the picture, wherever it lies.
+et al. 2021) on contaminated data.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from anoaudit.methods.loe.alternate import Head
-from anoaudit.training.features import RowBatches
 from anoaudit.training.loop import Batches
 
 BATCH = 32  # of images
 ROW_BATCH = 8192
-SMALL = 1e-6  # keeps a constant feature from a division by zero
-DEAD = 1e-2  # of the root mean square spread: a feature that hardly moved in training counts as if it had moved so much
 RIDGE = 1e-2  # of the mean variance, added to every channel
 PRIOR_PER_CHANNEL = (
     4.0  # items' weight of the pooled covariance, a channel: few items must not overfit their own places
@@ -137,51 +132,6 @@ class GaussianMap(Head):
     def m_step(self, data: Batches, weights_N: Tensor, device: torch.device) -> None:
         """See Head."""
         self.gaussian.m_step(data, weights_N, device)
-
-
-class GaussianImage(GaussianMap):
-    """A Gaussian at every place, and one of the whole image's standardised vector; both are fitted to the items not left out.
-
-    Score: √(places · whole), the geometric mean of the map's score and the vector's distance: their scales cancel, no weight has
-    to be chosen, and what is far out in one of the two is far out (our choice). The map is the places'.
-    """
-
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(self, channels: Tensor, grid: tuple[int, int], top: float, width: int) -> None:
-        super().__init__(channels, grid, top)
-        self.whole = Gaussian(width)
-        self.register_buffer("shift", torch.zeros(width))
-        self.register_buffer("scale", torch.ones(width))
-
-    def m_step(self, data: Batches, weights_N: Tensor, device: torch.device) -> None:
-        """See Head; `data.vectors` are the whole images'."""
-        super().m_step(data, weights_N, device)
-        vectors: Tensor = data.vectors  # type: ignore[attr-defined]
-        self.shift.copy_(vectors.mean(0))
-        std = vectors.std(0)
-        self.scale.copy_(std.clamp_min(SMALL + DEAD * std.square().mean().sqrt()))  # a dead channel must not shout
-        labels = np.zeros(len(vectors), dtype=np.int8)
-        self.whole.m_step(RowBatches(self._standard(vectors.to(device)), labels), weights_N, device)
-
-    def scores(self, data: Batches, device: torch.device) -> Tensor:
-        """See Head."""
-        vectors: Tensor = data.vectors  # type: ignore[attr-defined]
-        whole_N = self.whole_distance(vectors.to(device)).cpu()
-        return (super().scores(data, device) * whole_N).sqrt()
-
-    def whole_distance(self, vector_BG: Tensor) -> Tensor:
-        """Of the whole images, [B]."""
-        return self.whole.distance(self._standard(vector_BG)[:, None])[:, 0]
-
-    def score_and_map_of(self, features_BCHW: Tensor, vector_BG: Tensor) -> tuple[Tensor, Tensor]:
-        """score_B and map_Bhw of maps with all channels and the images' vectors."""
-        places_B, map_Bhw = self.score_and_map(features_BCHW)
-        return (places_B * self.whole_distance(vector_BG)).sqrt(), map_Bhw
-
-    def _standard(self, vector_BG: Tensor) -> Tensor:
-        return (vector_BG - self.shift) / self.scale
 
 
 def _places(x: Tensor) -> Tensor:

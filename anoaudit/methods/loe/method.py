@@ -21,11 +21,11 @@ from anoaudit.methods.loe.assignment import Assignment
 from anoaudit.methods.loe.autoencoder import image_detector, row_detector
 from anoaudit.methods.loe.detectors import Spatial
 from anoaudit.methods.loe.ensemble import Ensemble
-from anoaudit.methods.loe.gaussian import GaussianImage
 from anoaudit.methods.loe.mhrot import MHRot
 from anoaudit.methods.loe.options import REFITTED, LoeOptions
 from anoaudit.methods.loe.pairs import image_pair, loss_pair
 from anoaudit.methods.loe.sensitivity import sensitivity
+from anoaudit.methods.loe.whole import GaussianImage
 from anoaudit.nets.pixels import UnitPixels
 from anoaudit.training.detectors import Detector, PooledDetector, SpatialDetector, TableDetector
 from anoaudit.training.export import export
@@ -142,6 +142,8 @@ def _fit_images(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> 
         device=trainer.device, seed=trainer.seed, folder=trainer.checkpoints.folder, reporter=trainer.reporter,
         vectors=isinstance(detector, WholeDetector),
     )  # fmt: skip
+    if isinstance(detector, WholeDetector):
+        trainer.facts["alignment"] = round(data.alignment, 4)
     return _fit_both(make, data, items, options, trainer)
 
 

@@ -41,7 +41,8 @@ class LoeOptions:
     channels: int = option(64, "images, gaussian: random channels of the features that are used", 2, 4096)
     whole: bool = option(
         True,
-        "images, gaussian: the score heeds the whole image, by the backbone's deepest stage, beside the worst places",
+        "images, gaussian: the score heeds the whole image, by the backbone's deepest stage, beside the worst places; the more, "
+        "the less alike the images lie",
     )
     top: float = option(
         0.01, "images: share of the places that makes an image's score, the most anomalous ones", 1e-4, 1.0

@@ -17,11 +17,12 @@ from anoaudit.methods.loe.alternate import Head
 from anoaudit.methods.loe.detectors import NTL, DeepSVDD, Spatial
 from anoaudit.methods.loe.ensemble import Ensemble
 from anoaudit.methods.loe.forest import IsolationForest
-from anoaudit.methods.loe.gaussian import GaussianImage, GaussianMap, GaussianVector
+from anoaudit.methods.loe.gaussian import GaussianMap, GaussianVector
 from anoaudit.methods.loe.icl import ICL
 from anoaudit.methods.loe.mhrot import MHRot
 from anoaudit.methods.loe.nearest import NearestSamples
 from anoaudit.methods.loe.options import LoeOptions
+from anoaudit.methods.loe.whole import GaussianImage
 
 # In an ensemble the Gaussian is there for broken correlations; extreme columns are what the others see (our choice, by
 # development tables).
@@ -76,7 +77,7 @@ def image_pair(backbone: Any, kept: Tensor | None, options: LoeOptions, seed: in
         return MHRot(net, features, backbone.height)
     if options.detector == "gaussian" and grid is not None and kept is not None:
         if options.whole and backbone.vector_channels:
-            return GaussianImage(kept, grid, options.top, backbone.vector_channels)
+            return GaussianImage(kept, grid, options.top, backbone.vector_channels, seed)
         return GaussianMap(kept, grid, options.top)
     pair = loss_pair(backbone.channels, options, seed)
     return pair if grid is None else Spatial(pair, options.top)
