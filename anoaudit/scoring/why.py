@@ -22,7 +22,8 @@ def explain_rows(
     """`name +z` for the columns of largest |robust z| of each row: (x − median)/(1.4826·MAD) of the training rows.
 
     `values` is float64[B, D]. A category, a truth value or a missing number is named only where it is rare, and counts as
-    √((1 − f)/f) for the share f of the training rows that it makes up with all as rare ones; None where nothing is left.
+    √((1 − f)/f) for the share f of the training rows that it makes up with all as rare ones; so does any number in a column
+    that is hardly ever filled. None where nothing is left.
     Where the model gives the columns' errors (float32[B, D]) those of largest error are named, `name +z (error e)`.
     """
     if len(values) == 0:
@@ -33,13 +34,15 @@ def explain_rows(
     order = np.argsort(-np.nan_to_num(size, nan=-1.0), axis=1, kind="stable")[:, :shown]
     names = np.array([rule.name for rule in spec.columns], dtype=object)
     levels = np.array([_has_levels(rule) for rule in spec.columns])
+    filled = np.array([_filled(rule) for rule in spec.columns])
     parts = []
     for k in range(shown):
         column = order[:, k]
         rows = np.arange(len(values))
         text: list[str | None] = [_format(float(d)) for d in z[rows, column]]
         raw = values[rows, column]
-        for i in np.flatnonzero(~np.isfinite(raw) | levels[column]):
+        rarely = z[rows, column] == filled[column]
+        for i in np.flatnonzero(~np.isfinite(raw) | levels[column] | rarely):
             text[i] = _special(float(raw[i]), spec.columns[column[i]])
         if errors is not None:
             text = [f"{t} (error {e:.2g})" for t, e in zip(text, errors[rows, column], strict=True)]
@@ -68,13 +71,19 @@ def _deviation(values: npt.NDArray[np.float64], rule: ColumnRule) -> npt.NDArray
     finite = np.isfinite(values)
     with np.errstate(over="ignore"):  # beyond doubles it is clipped like anything large
         z = (np.where(finite, values, rule.median) - rule.median) / scale
+    z = np.where(np.abs(z) < np.nan_to_num(_filled(rule)), _filled(rule), z)
     return np.clip(np.where(finite, z, missing), -LARGEST_Z, LARGEST_Z)
+
+
+def _filled(rule: ColumnRule) -> float:
+    """What it is worth that a number is there at all; NaN where that is no news, or where nothing is known of gaps."""
+    return _rarity(1.0 - rule.frequencies[-1]) if rule.frequencies else float("nan")
 
 
 def _rarity(share: float) -> float:
     """What a share of the training rows is worth beside robust z; NaN where it is no news."""
     f = max(share, SMALLEST_SHARE)
-    return float(np.sqrt((1.0 - f) / f)) if f <= RARE else float("nan")
+    return float(np.sqrt((1.0 - f) / f)) if round(f, 9) <= RARE else float("nan")
 
 
 def _format(z: float) -> str:
@@ -89,6 +98,8 @@ def _special(value: float, rule: ColumnRule) -> str:
         return "missing"
     if np.isinf(value):
         return "infinite"
+    if not _has_levels(rule):
+        return "rarely filled"
     kinds = [repr(name) for name in rule.categories] if rule.kind == "categorical" else ["false", "true"]
     return f"= {kinds[int(value)]}" if 0 <= value < len(kinds) else "unseen value"
 

@@ -52,6 +52,17 @@ def test_a_column_that_is_often_missing_is_no_news() -> None:
     assert one([number("a", missing=(0.5,))], np.inf) is None
 
 
+def test_a_column_that_is_rarely_filled_says_so() -> None:
+    rules = [number("a", missing=(0.99,)), number("b")]
+    assert one(rules, 1.0, 3.0) == "a rarely filled, b +3.0"
+    assert one([number("a", missing=(0.95,)), number("b")], 1.0, 3.0) == "a rarely filled, b +3.0"  # just so
+    assert one(rules, -50.0, 3.0) == "a −50.0, b +3.0"
+    assert one(rules, np.nan, 3.0) == "b +3.0"
+    assert one([number("a", missing=(0.9,)), number("b")], 1.0, 3.0) == "b +3.0, a +1.0"
+    due = ColumnRule(name="due", kind="datetime", median=1.7e9, mad=86400.0, frequencies=(0.98,))
+    assert one([due, number("b")], 1.7e9, 3.0) == "due rarely filled, b +3.0"
+
+
 def test_categories_where_they_are_rare() -> None:
     assert one([CITY, number("a")], 0.0, 2.0) == "a +2.0"
     assert one([CITY, number("a")], 1.0, 2.0) == "city = 'Ålesund', a +2.0"
