@@ -90,8 +90,10 @@ def test_normals_of_a_bigger_set(run: Run, tmp_path: Path, weights: Path) -> Non
     assert all(row["p_value"] is not None for row in rows)
     assert "estimated FDR" in json.loads(done.out)["summary"]["rule"]
     # Without --train-on normal all but the known anomaly are taken as normal.
-    _, manifest = fitted(run, tmp_path / "set", weights, "--labels", tmp_path / "labels.csv", "--force")
+    more, manifest = fitted(run, tmp_path / "set", weights, "--labels", tmp_path / "labels.csv", "--force")
     assert manifest["training"]["items"] == 69
+    assert "--train-on normal" not in done.err
+    assert "all 69 are taken as normal; --train-on normal learns from the 3 labelled 0 alone" in more.err
     assert "left/tile_069.png" not in manifest["training"]["normals"]
 
 

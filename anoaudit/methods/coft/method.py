@@ -31,6 +31,9 @@ def fit(items: TrainingItems, options: CoftOptions, trainer: Trainer) -> nn.Modu
     note = trainer.reporter.note
     if len(items) > FEW:
         note(f"coft is made for 1 to {FEW} images: of {len(items)} another method makes more, --method loe say")
+    known = int((items.labels == 0).sum())
+    if 0 < known < len(items):
+        note(f"all {len(items)} are taken as normal; --train-on normal learns from the {known} labelled 0 alone")
     width = int(untuned.channels)
     example = torch.zeros(2, untuned.height, untuned.width, 3, dtype=torch.uint8)
     export(PooledDetector(untuned, UnitLength(), ShrunkGaussian(width)), example, ("score",))  # pre-flight
