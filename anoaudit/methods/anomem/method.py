@@ -227,7 +227,7 @@ def diagnose(detector: AnoMemDetector, parts_NS: Tensor, data: Batches, trainer:
         elif seen["spread"] < 0.05:
             bad.append(f"{where} gives all queries nearly the same prototype (raise --set variance)")
         elif seen["used"] < 0.05:
-            bad.append(f"{where} uses {seen['used']:.0%} of its slots")
+            bad.append(f"{where} uses {seen['used']:.0%} of its slots (fewer do: --set slots)")
     trainer.facts |= {"memories": facts, "items": len(data)}
     line = "; ".join(bad)
     trainer.warnings[:] = [w for w in trainer.warnings if not w.startswith("anomem: ")]  # of the first fit

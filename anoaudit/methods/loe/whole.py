@@ -18,6 +18,7 @@ from anoaudit.training.loop import Batches
 SMALL = 1e-6  # keeps a constant feature from a division by zero
 DEAD = 1e-2  # of the root mean square spread: a feature that hardly moved in training counts as if it had moved so much
 SAMPLE = 64  # images of one of NearestSamples' samples
+AT_ONCE = 2048  # vectors, whose distances to all samples fill memory
 
 
 class GaussianImage(GaussianMap):
@@ -53,12 +54,13 @@ class GaussianImage(GaussianMap):
         rows = RowBatches(standard, np.zeros(len(vectors), dtype=np.int8))
         self.whole.m_step(rows, weights_N, device)
         self.nearest.m_step(rows, weights_N, device)
-        self.usual.copy_(self.nearest.score(standard).median().clamp_min(SMALL))
+        self.usual.copy_(self.nearest.scores(rows, device).median().clamp_min(SMALL))
 
     def scores(self, data: Batches, device: torch.device) -> Tensor:
         """See Head."""
         vectors: Tensor = data.vectors  # type: ignore[attr-defined]
-        return self._together(super().scores(data, device).to(device), vectors.to(device)).cpu()
+        parts = zip(super().scores(data, device).split(AT_ONCE), vectors.split(AT_ONCE), strict=True)
+        return torch.cat([self._together(*(part.to(device) for part in both)).cpu() for both in parts])
 
     def whole_distance(self, vector_BG: Tensor) -> Tensor:
         """Of the whole images, [B]."""
