@@ -59,7 +59,7 @@ class GaussianImage(GaussianMap):
     def scores(self, data: Batches, device: torch.device) -> Tensor:
         """See Head."""
         vectors: Tensor = data.vectors  # type: ignore[attr-defined]
-        parts = zip(super().scores(data, device).split(AT_ONCE), vectors.split(AT_ONCE), strict=True)
+        parts = zip(torch.split(super().scores(data, device), AT_ONCE), torch.split(vectors, AT_ONCE), strict=True)
         return torch.cat([self._together(*(part.to(device) for part in both)).cpu() for both in parts])
 
     def whole_distance(self, vector_BG: Tensor) -> Tensor:
