@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from anoaudit.reports.timeline import Timeline
 
 MISSING = "-"
-_MORE_DECIMALS = 5  # nine digits in all: scores are single precision, which has no more
+_MORE_DECIMALS = 5
+_DIGITS = 9  # of the largest in all: scores are single precision, which has no more
 
 
 def plural(n: int, one: str, many: str = "") -> str:
@@ -56,7 +57,9 @@ def numbers(values: Iterable[float | None]) -> Callable[[float | None], str]:
         decimals, kind = 3, "e"
     elif largest < 0.1:
         decimals = 5
-    told = [len({f"{v:.{decimals + more}{kind}}" for v in known}) for more in range(_MORE_DECIMALS + 1)]
+    whole = 1 + math.floor(math.log10(largest)) if kind == "f" and largest >= 1 else 1
+    most = min(_MORE_DECIMALS, _DIGITS - whole - decimals)
+    told = [len({f"{v:.{decimals + more}{kind}}" for v in known}) for more in range(most + 1)]
     decimals += told.index(told[-1])
     return lambda value: MISSING if value is None or not math.isfinite(value) else f"{value:.{decimals}{kind}}"
 

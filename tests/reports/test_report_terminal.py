@@ -204,6 +204,8 @@ def test_digits_have_an_end() -> None:
     assert numbers([0.3, 0.3 + 1e-12, 0.1])(0.1) == "0.100"
     assert numbers([0.3, 0.3, 0.1])(0.3) == "0.300"
     assert numbers([225121.0, 206997.0])(225121.0) == "225121"
+    assert numbers([2512288.5, 1.23451, 1.23452])(2512288.5) == "2512288"
+    assert numbers([2512288.5, 1.2, 1.3])(2512288.5) == "2512288.5"
 
 
 def test_why_is_cut_between_its_entries_and_before_it_the_bars_go(make: Maker) -> None:
