@@ -337,7 +337,10 @@ def _require_fit_packages() -> None:
 
     missing = [name for name in ("torch", "timm", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise AuditError(f"fit needs {', '.join(missing)}, which this slim installation lacks", "pip install anoaudit")
+        raise AuditError(
+            f"fit needs {', '.join(missing)}, which this slim installation lacks",
+            "install the package with its dependencies, without --no-deps",
+        )
 
 
 def _plural(kind: str) -> str:

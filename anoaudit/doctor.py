@@ -24,7 +24,7 @@ def examine() -> Iterator[tuple[str, str, str]]:
     else:
         for name in FITTING:
             yield name, _version(name) or "", ""
-    yield "av", _version("av") or "missing: pip install 'anoaudit[video]' if you have videos", ""
+    yield "av", _version("av") or "missing: pip install av, if you have videos", ""
     yield from _onnxruntime()
     if not missing:
         yield from _torch()

@@ -6,6 +6,7 @@ Exit codes: 0 pass · 1 a --fail-on clause fired · 2 usage, configuration, malf
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -103,7 +104,7 @@ def _run(arguments: list[str], debug: bool) -> int:
 def _misused(error: Any, arguments: Sequence[str]) -> int:
     """typer's errors in the words and the form of our own."""
     error.message = error.message.removeprefix("Value error, ")  # pydantic's words before typer's
-    text = error.format_message().rstrip(".")
+    text = re.sub(r"Input should be a valid (number|integer).*", _kind_of_number, error.format_message()).rstrip(".")
     if not text:  # no arguments at all: the help has been shown
         return 2
     named = {command.name for command in app.registered_commands}
@@ -111,6 +112,11 @@ def _misused(error: Any, arguments: Sequence[str]) -> int:
     shown = UsageError(text[:1].lower() + text[1:], f"see {' '.join(words)}")
     _say(f"error: {shown.message}", shown.hint)
     return 2
+
+
+def _kind_of_number(match: re.Match[str]) -> str:
+    """Instead of pydantic's sentence."""
+    return "it is no whole number" if match[1] == "integer" else "it is no number such as 0.1"
 
 
 def _say(line: str, hint: str = "") -> None:

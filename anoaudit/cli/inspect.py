@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,7 @@ def command(
         *((term, text.replace("`", "")) for term, text in card_facts(manifest)),
         ("integrity", "ok: no file was added or changed since"),
         ("SHA-256", loaded.hash),
-        ("use", f"anoaudit score DATA --model {model}"),
+        ("use", f"anoaudit score DATA --model {shlex.quote(str(model))}"),
     ]
     label = max(len(term) for term, _ in facts) + 2
     for term, text in facts:

@@ -112,7 +112,7 @@ def require_av() -> None:
     try:
         import av  # noqa: F401
     except ImportError:
-        raise AuditError("reading videos needs PyAV, which is not installed", "pip install 'anoaudit[video]'") from None
+        raise AuditError("reading videos needs PyAV, which is not installed", "pip install av") from None
 
 
 def examine(path: Path, fps: float | None) -> Clip:

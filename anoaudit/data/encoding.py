@@ -21,6 +21,7 @@ from anoaudit.errors import AuditError, UsageError, among
 MAX_CATEGORIES = 64
 LARGEST = float(np.finfo(np.float64).max)
 IDENTIFIER_NAME = re.compile(r"(^|[_\W])(id|uuid|guid|key|index|rowid|row_id|idx)$", re.IGNORECASE)
+LABEL_NAME = re.compile(r"^(is_?)?(anomal(y|ous)|outlier|label|target|truth|ground_?truth|y)$", re.IGNORECASE)
 DATE_FORMATS = (
     "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M",
     "%Y/%m/%d %H:%M:%S", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%d/%m/%Y %H:%M:%S", "%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y",
@@ -60,9 +61,10 @@ def infer_spec(
     words = {
         name: text
         for name, text in texts.items()
-        if name not in read and not dropped.get(name, "").startswith("constant")
+        if name not in read and name not in decimals and not dropped.get(name, "").startswith("constant")
     }
     notes = text_notes(words) + point_notes({name: text for name, text in texts.items() if name in read}, decimals)
+    notes += _truth_notes(rules, given)
     notes += _precision_notes({rule.name: given[rule.name] for rule in rules if rule.kind == "numeric"})
     if not rules:
         told = {name: why for name, why in dropped.items() if why != "excluded"} or dropped
@@ -119,6 +121,19 @@ def _whole(present: pl.Series) -> pl.Series | None:
         return present
     exact = present.cast(pl.Int128, strict=False) if present.dtype == pl.String else present
     return exact if exact.dtype == pl.Int128 and exact.null_count() == 0 else None
+
+
+def _truth_notes(rules: Sequence[ColumnRule], columns: Mapping[str, pl.Series]) -> tuple[str, ...]:
+    """What to tell of features that look like the answer: a name for labels, and two values."""
+    odd = [
+        rule.name for rule in rules if LABEL_NAME.search(rule.name) and columns[rule.name].drop_nulls().n_unique() == 2
+    ]
+    if not odd:
+        return ()
+    return (
+        f"used as a feature, though it looks like labels: {among(odd)}; if it is the truth, say --truth {odd[0]}, or leave it "
+        f"out with --exclude {odd[0]}",
+    )
 
 
 def _precision_notes(columns: Mapping[str, pl.Series]) -> tuple[str, ...]:

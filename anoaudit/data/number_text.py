@@ -79,7 +79,9 @@ def _example(present: pl.Series) -> str:
     commas = present.filter(present.str.contains(THOUSANDS))
     if commas.len() and _decimal_of(present) == "?":
         return f"{commas[0]!r}: a decimal comma, or thousands?"
-    return repr(present.filter(present.str.contains(MARKED))[0])
+    marked = present.filter(present.str.contains(MARKED))
+    bare = parse_numbers(marked, "").is_not_null()
+    return repr((marked if bare.all() else marked.filter(~bare))[0])
 
 
 def point_notes(texts: Mapping[str, pl.Series], decimals: Mapping[str, Decimal]) -> tuple[str, ...]:

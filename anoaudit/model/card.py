@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from anoaudit.data.items import ImageSpec
@@ -27,7 +28,7 @@ def render_card(manifest: Manifest, name: str) -> str:
         f"An anomaly detector written by anoaudit {manifest.anoaudit} (`{manifest.method}`). Higher scores are more anomalous.",
         "",
         "```",
-        f"anoaudit score DATA --model {name}",
+        f"anoaudit score DATA --model {shlex.quote(name)}",
         "```",
         "",
         *(f"* **{term[:1].upper()}{term[1:]}** {text}" for term, text in card_facts(manifest)),

@@ -15,7 +15,7 @@ import onnxruntime as ort
 from anoaudit.data.items import ImageSpec, InputSpec
 from anoaudit.errors import AuditError
 
-ort.disable_telemetry_events()  # the Windows build has some
+ort.disable_telemetry_events()  # where ORT_DISABLE_TELEMETRY, set by the package, is not known
 ort.set_default_logger_severity(4)  # what it logs outside of a session would come between the results
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 ROWS, IMAGES, PIXELS = 1024, 32, 32 * 384 * 384  # in a batch, at most

@@ -154,7 +154,7 @@ def test_of_few_images_the_blots_are_flagged_and_nothing_else(run: Run, tmp_path
     labels = make_images(tmp_path / "tiles", count=56, anomalies=4)
     done = run("fit", tmp_path / "tiles", "-o", tmp_path / "m.anoaudit", "--backbone", "none", "--format", "json")
     assert done.code == 0
-    assert "five first fits" in done.err
+    assert "instead of that first fit five" in done.err
     flagged = {row["id"] for row in json.loads(done.out)["rows"] if row["flagged"]}
     assert flagged == set(pl.read_csv(labels).filter(pl.col("anomaly") == 1)["path"])
     assert json.loads((tmp_path / "m.anoaudit" / "manifest.json").read_text())["training"]["held_out"] == 56

@@ -39,8 +39,11 @@ def test_scoring_and_reporting_never_import_torch(table: Fitted, images: Fitted,
             ["report", out],
             ["inspect", fitted.model],
         ):
-            done = subprocess.run([sys.executable, "-c", BLOCKED, *map(str, arguments)], capture_output=True, text=True)
+            command = [sys.executable, "-c", BLOCKED, *map(str, arguments)]
+            home = {**os.environ, "HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": ""}
+            done = subprocess.run(command, capture_output=True, text=True, env=home)
             assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "home").exists()  # no traces: onnxruntime would keep a device id there
 
 
 def test_help_does_not_load_the_heavy_libraries() -> None:

@@ -89,7 +89,7 @@ def test_without_pyav_it_says_how_to_get_it(model: Path, clip: Path, run: Run, m
         assert (done.code, done.out) == (3, "")
         assert done.err.splitlines() == [
             "error: reading videos needs PyAV, which is not installed",
-            "  pip install 'anoaudit[video]'",
+            "  pip install av",
         ]
 
 

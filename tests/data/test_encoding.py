@@ -466,3 +466,24 @@ def test_specs_survive_json() -> None:
     ):
         with pytest.raises((KeyError, TypeError, ValueError)):
             spec_from_json(broken)
+
+
+def test_what_is_said_of_text_is_so() -> None:
+    """Identifiers in a CSV are numbers already; the example is a text that is none; labels among the features are told."""
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame(
+        {
+            "user_id": [str(100_000 + 37 * k) for k in rng.permutation(200)],
+            "price": ["430.29", *(f"{2000 + k:,}.50" for k in range(199))],
+            "a": rng.normal(size=200),
+            "anomaly": rng.integers(0, 2, 200),
+        }
+    )
+    spec = infer_spec(frame, None, ())
+    (text,) = [note for note in spec.notes if note.startswith("taken as text")]
+    assert "user_id" not in text
+    assert "price ('2,000.50')" in text
+    (label,) = [note for note in spec.notes if "looks like labels" in note]
+    assert "--truth anomaly" in label
+    assert "--exclude anomaly" in label
+    assert not any("labels" in note for note in infer_spec(frame, None, ("anomaly",)).notes)

@@ -360,7 +360,7 @@ def test_without_pyav_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(AuditError, match="PyAV") as caught:
         open_dataset(str(path))
-    assert (caught.value.exit_code, caught.value.hint) == (3, "pip install 'anoaudit[video]'")
+    assert (caught.value.exit_code, caught.value.hint) == (3, "pip install av")
 
 
 def test_outline_and_fingerprint_tell_data_apart(tmp_path: Path) -> None:

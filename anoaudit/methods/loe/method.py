@@ -182,7 +182,9 @@ def _cross_fit(make: Callable[[], Detector], data: Batches, options: LoeOptions,
 
     A Gaussian a place of half of 50 images sees the other half so far out that nothing would ever be flagged.
     """
-    trainer.reporter.note("images are few: five first fits, each without a fifth of them, instead of that one")
+    trainer.reporter.note(
+        "images are few: instead of that first fit five, each without a fifth of them; all are kept out once"
+    )
     fold_N = torch.from_numpy(np.random.default_rng(trainer.seed).permutation(len(data)) % FOLDS)
     scores_N = torch.empty(len(data))
     for k in range(FOLDS):
