@@ -76,6 +76,11 @@ def command(
         f"labels in {mixture.labels}",
         file=sys.stderr,
     )
+    if corrupt and mixture.unlabelled:
+        items = (
+            "1 unreadable item stays" if mixture.unlabelled == 1 else f"{mixture.unlabelled:,} unreadable items stay"
+        )
+        print(f"note: {items} in the result, without a label", file=sys.stderr)
     if mixture.emptied:
         (first, reason), n = mixture.emptied[0], len(mixture.emptied)
         files = "1 file is" if n == 1 else f"{n:,} files are"

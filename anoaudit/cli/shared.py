@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -175,27 +175,34 @@ def interruptible() -> Iterator[None]:
         raise InterruptionError(*getattr(stop, "__notes__", ["nothing is kept"])) from stop
 
 
+@contextlib.contextmanager
+def _verdict_stands(stream: TextIO) -> Iterator[None]:
+    """A reader that went away has what it wanted: what follows for this stream is dropped, the exit code stays."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def emit(result: Result, path: Path | None, form: str, top: int) -> int:
     """Write the table, name on stderr the clauses that fired, and return the exit code."""
     from anoaudit.reports.writers import write
 
-    try:
+    with _verdict_stands(sys.stdout):
         write(result.table, form, path, top=top)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has what it wanted; the verdict below still stands.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     summary = result.table.summary
-    if path is not None or form not in ("table", "markdown"):
-        print(
-            f"{summary.rows} items, {summary.unreadable} unreadable, {summary.flagged} flagged ({summary.rule})",
-            file=sys.stderr,
-        )
-        for note in summary.notes:
-            print(f"note: {note}", file=sys.stderr)
-    for fired in result.fired:
-        print(f"failed: {fired}", file=sys.stderr)
-    if result.too_many_unreadable:
-        print(f"error: {summary.unreadable} of {summary.rows} items are unreadable", file=sys.stderr)
-        print("  repair or remove them, or allow more with --max-unreadable", file=sys.stderr)
+    with _verdict_stands(sys.stderr):  # `2>&1 | head`
+        if path is not None or form not in ("table", "markdown"):
+            print(
+                f"{summary.rows} items, {summary.unreadable} unreadable, {summary.flagged} flagged ({summary.rule})",
+                file=sys.stderr,
+            )
+            for note in summary.notes:
+                print(f"note: {note}", file=sys.stderr)
+        for fired in result.fired:
+            print(f"failed: {fired}", file=sys.stderr)
+        if result.too_many_unreadable:
+            print(f"error: {summary.unreadable} of {summary.rows} items are unreadable", file=sys.stderr)
+            print("  repair or remove them, or allow more with --max-unreadable", file=sys.stderr)
     return result.exit_code

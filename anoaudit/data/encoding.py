@@ -64,7 +64,7 @@ def infer_spec(
         if name not in read and name not in decimals and not dropped.get(name, "").startswith("constant")
     }
     notes = text_notes(words) + point_notes({name: text for name, text in texts.items() if name in read}, decimals)
-    notes += _truth_notes(rules, given)
+    notes += _truth_notes(rules, given) + _bytes_notes(sample.columns)
     notes += _precision_notes({rule.name: given[rule.name] for rule in rules if rule.kind == "numeric"})
     if not rules:
         told = {name: why for name, why in dropped.items() if why != "excluded"} or dropped
@@ -121,6 +121,16 @@ def _whole(present: pl.Series) -> pl.Series | None:
         return present
     exact = present.cast(pl.Int128, strict=False) if present.dtype == pl.String else present
     return exact if exact.dtype == pl.Int128 and exact.null_count() == 0 else None
+
+
+def _bytes_notes(names: Sequence[str]) -> tuple[str, ...]:
+    """What to tell of names with bytes that are not UTF-8, which a CSV reader gives as escapes."""
+    odd = [name for name in names if re.search(r"\\x[89a-f][0-9a-f]", name)]
+    if not odd:
+        return ()
+    return (
+        f"not UTF-8: {among(odd)}; to have such text as it was meant, convert the file, with iconv -f latin1 -t utf-8 say",
+    )
 
 
 def _truth_notes(rules: Sequence[ColumnRule], columns: Mapping[str, pl.Series]) -> tuple[str, ...]:

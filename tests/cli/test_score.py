@@ -349,6 +349,14 @@ def test_a_labels_file_without_the_key_is_told_the_way(table: Fitted, run: Run, 
     assert "if 'key' names the rows, give --id-column key" in done.err
 
 
+@pytest.mark.parametrize("form", ["table", "ndjson"])
+def test_a_finding_outlives_its_readers(table: Fitted, form: str) -> None:
+    """`2>&1 | head` closes both streams: the clause has fired all the same."""
+    gate = f"--fail-on 'count>1' --format {form} 2>&1 | true"
+    command = f"'{sys.executable}' -m anoaudit score '{table.data}' -m '{table.model}' {gate}"
+    assert subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True).returncode == 1
+
+
 def test_a_closed_pipe_never_looks_like_a_finding(table: Fitted) -> None:
     for words in (f"report '{table.model}' -f ndjson", "methods loe", "--help"):
         command = f"'{sys.executable}' -m anoaudit {words} | head -n 1"

@@ -6,6 +6,7 @@ import datetime as dt
 import io
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -487,3 +488,15 @@ def test_what_is_said_of_text_is_so() -> None:
     assert "--truth anomaly" in label
     assert "--exclude anomaly" in label
     assert not any("labels" in note for note in infer_spec(frame, None, ("anomaly",)).notes)
+
+
+def test_names_that_are_not_utf_8_are_told(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = [f"{a:.3f},{b:.3f}\n" for a, b in rng.normal(size=(50, 2))]
+    (tmp_path / "l.csv").write_bytes("größe,b\n".encode("latin-1") + "".join(lines).encode())
+    (tmp_path / "u.csv").write_text("größe,b\n" + "".join(lines), encoding="utf-8")
+    tables = (next(iter(read_rows(tmp_path / name, 100))).frame for name in ("l.csv", "u.csv"))
+    notes = [infer_spec(table, None, ()).notes for table in tables]
+    assert "iconv" in notes[0][0]
+    assert r"gr\xf6\xdfe" in notes[0][0]
+    assert notes[1] == ()
