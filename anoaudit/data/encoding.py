@@ -64,7 +64,7 @@ def infer_spec(
         if name not in read and name not in decimals and not dropped.get(name, "").startswith("constant")
     }
     notes = text_notes(words) + point_notes({name: text for name, text in texts.items() if name in read}, decimals)
-    notes += _truth_notes(rules, given) + _bytes_notes(sample.columns)
+    notes += _truth_notes(rules, given) + _bytes_notes(sample.columns) + _header_notes(sample.columns)
     notes += _precision_notes({rule.name: given[rule.name] for rule in rules if rule.kind == "numeric"})
     if not rules:
         told = {name: why for name, why in dropped.items() if why != "excluded"} or dropped
@@ -131,6 +131,17 @@ def _bytes_notes(names: Sequence[str]) -> tuple[str, ...]:
     return (
         f"not UTF-8: {among(odd)}; to have such text as it was meant, convert the file, with iconv -f latin1 -t utf-8 say",
     )
+
+
+def _header_notes(names: Sequence[str]) -> tuple[str, ...]:
+    """What to tell of names that are all numbers and no counter, as pandas' are: a row, where a file has no header."""
+    try:
+        figures = [float(name) for name in names]
+    except ValueError:
+        return ()
+    if not figures or sorted(figures) == [float(k) for k in range(len(figures))]:
+        return ()
+    return (f"the columns' names are numbers: {among(names)}; if that line is a row of data, put a header line before it",)
 
 
 def _truth_notes(rules: Sequence[ColumnRule], columns: Mapping[str, pl.Series]) -> tuple[str, ...]:

@@ -119,8 +119,9 @@ def _statistics(column: npt.NDArray[np.float64], scaling: Scaling) -> tuple[floa
         low, high = np.quantile(relative, [0.25, 0.75])
         # A column that is nearly always one value has quartiles next to each other: it must not outweigh all others. Nor may
         # a few wild values hide a column: they are cut before the standard deviation is taken.
-        ends = np.quantile(relative, [ROBUST_CUT, 1 - ROBUST_CUT])
-        spread = float(np.clip(relative, *ends).std()) or scale
+        cut = np.clip(relative, *np.quantile(relative, [ROBUST_CUT, 1 - ROBUST_CUT]))
+        largest = float(np.abs(cut).max()) or 1.0  # divided out: beside 1e300 the squares of the others would be 0
+        spread = float((cut / largest).std()) * largest or scale
         center, scale = 0.0, max(float(high - low) / 1.349, spread / ROBUST_FLOOR)
     elif scaling in ("minmax", "interval"):
         center, scale = float(relative.min()), float(np.ptp(relative))

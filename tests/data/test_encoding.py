@@ -500,3 +500,11 @@ def test_names_that_are_not_utf_8_are_told(tmp_path: Path) -> None:
     assert "iconv" in notes[0][0]
     assert r"gr\xf6\xdfe" in notes[0][0]
     assert notes[1] == ()
+
+
+def test_a_file_without_a_header_is_told() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(50, 2))
+    for names, told in ((["10.691", "20.970"], True), (["0", "1"], False), (["1", "0"], False), (["a", "2.5"], False)):
+        notes = infer_spec(pl.DataFrame(rows, schema=names), None, ()).notes
+        assert any("header line" in note for note in notes) == told
