@@ -141,7 +141,9 @@ def _header_notes(names: Sequence[str]) -> tuple[str, ...]:
         return ()
     if not figures or sorted(figures) == [float(k) for k in range(len(figures))]:
         return ()
-    return (f"the columns' names are numbers: {among(names)}; if that line is a row of data, put a header line before it",)
+    return (
+        f"the columns' names are numbers: {among(names)}; if that line is a row of data, put a header line before it",
+    )
 
 
 def _truth_notes(rules: Sequence[ColumnRule], columns: Mapping[str, pl.Series]) -> tuple[str, ...]:
