@@ -139,7 +139,7 @@ def _header_notes(names: Sequence[str]) -> tuple[str, ...]:
         figures = [float(name) for name in names]
     except ValueError:
         return ()
-    if not figures or sorted(figures) == [float(k) for k in range(len(figures))]:
+    if not figures or sorted(figures) == [min(figures) + k for k in range(len(figures))]:
         return ()
     return (
         f"the columns' names are numbers: {among(names)}; if that line is a row of data, put a header line before it",

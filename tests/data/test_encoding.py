@@ -505,6 +505,6 @@ def test_names_that_are_not_utf_8_are_told(tmp_path: Path) -> None:
 def test_a_file_without_a_header_is_told() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(50, 2))
-    for names, told in ((["10.691", "20.970"], True), (["0", "1"], False), (["1", "0"], False), (["a", "2.5"], False)):
+    for names, told in ((["10.691", "20.970"], True), (["0", "1"], False), (["2", "1"], False), (["a", "2.5"], False)):
         notes = infer_spec(pl.DataFrame(rows, schema=names), None, ()).notes
         assert any("header line" in note for note in notes) == told

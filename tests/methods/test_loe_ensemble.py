@@ -64,7 +64,7 @@ def test_flagged_rows_are_in_no_tree_and_no_sample():
     x[:30] += 50
     weights = torch.ones(300)
     weights[:30] = 0
-    forest, nearest = IsolationForest(0), NearestSamples(2, 64, 0)
+    forest, nearest = IsolationForest(0), NearestSamples(2, 0)
     forest.m_step(Held(x), weights, CPU)
     nearest.m_step(Held(x), weights, CPU)
     assert float(forest.threshold[torch.isfinite(forest.threshold)].max()) < 10
@@ -82,7 +82,7 @@ def test_equal_rows_and_columns_leave_nothing_to_split():
 @pytest.mark.parametrize("rows", [2000, 400, 20, 2])
 def test_nearest_samples_against_the_definition(rows):
     x = normal_rows(rows, 5)
-    nearest = NearestSamples(5, 64, 1)
+    nearest = NearestSamples(5, 1)
     nearest.m_step(Held(x), torch.ones(rows), CPU)
     samples = nearest.pool[nearest.member].reshape(SAMPLES, -1, 5).double()
     assert samples.shape[1] == min(64, max(2, rows // 16), rows)
@@ -143,7 +143,7 @@ def test_one_blind_member_does_not_hide_what_the_others_see():
 def test_a_row_of_the_pool_is_as_odd_as_any_other():
     """In many dimensions all distances are alike: a row that finds itself in some samples must not look normal for it."""
     x = normal_rows(3000, 128)
-    nearest = NearestSamples(128, 64, 0)
+    nearest = NearestSamples(128, 0)
     nearest.m_step(Held(x), torch.ones(3000), CPU)
     score = nearest.score(x)
     pooled = torch.tensor([bool((nearest.pool == row).all(1).any()) for row in x])

@@ -15,7 +15,7 @@ from anoaudit.training.loop import Batches
 
 POOL = 1024  # rows that the samples are drawn from, so that a model stays small and one product gives all distances
 SAMPLES = 64
-SHARE = 16  # a sample is at most a sixteenth of the rows
+SAMPLE, SHARE = 64, 16  # rows of a sample; it is at most a sixteenth of the rows
 LEFT_OUT = (
     SAMPLES // 8
 )  # the smallest distances do not count: in about a sixteenth of the samples a row of the pool finds itself
@@ -23,17 +23,17 @@ SMALLEST = 2
 
 
 class NearestSamples(Head):
-    """Score: mean of the Euclidean distances to the nearest of each sample's `size` rows, without the LEFT_OUT smallest."""
+    """Score: mean of the Euclidean distances to the nearest of each sample's rows, without the LEFT_OUT smallest."""
 
     pool: Tensor
     member: Tensor
     batch = 2048
 
-    def __init__(self, width: int, size: int, seed: int) -> None:
+    def __init__(self, width: int, seed: int) -> None:
         super().__init__()
-        self.size, self.seed = size, seed
+        self.seed = seed
         self.register_buffer("pool", torch.zeros(POOL, width))
-        self.register_buffer("member", torch.zeros(SAMPLES * size, dtype=torch.int64))
+        self.register_buffer("member", torch.zeros(SAMPLES * SAMPLE, dtype=torch.int64))
 
     def score(self, x_BD: Tensor) -> Tensor:
         """score_B."""
@@ -51,7 +51,7 @@ class NearestSamples(Head):
         odds_N = weights_N.double().numpy()
         able = int((odds_N > 0).sum())
         pool = rng.choice(len(odds_N), min(POOL, able), replace=False, p=odds_N / odds_N.sum())
-        size = min(self.size, max(SMALLEST, able // SHARE), len(pool))
+        size = min(SAMPLE, max(SMALLEST, able // SHARE), len(pool))
         members = np.stack([rng.choice(len(pool), size, replace=False) for _ in range(SAMPLES)])
         self.pool = data.batch(torch.from_numpy(pool), device)[0].to(self.pool.dtype)
         self.member = torch.from_numpy(members.ravel()).to(device)

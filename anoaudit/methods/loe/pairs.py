@@ -27,7 +27,6 @@ from anoaudit.methods.loe.whole import GaussianImage
 # In an ensemble the Gaussian is there for broken correlations; extreme columns are what the others see (our choice, by
 # development tables).
 LIMIT = 3.0
-SAMPLE = 64  # rows of one of NearestSamples' samples
 
 
 def loss_pair(width: int, options: LoeOptions, seed: int = 0) -> nn.Module:
@@ -65,7 +64,7 @@ def _ensemble(width: int, options: LoeOptions, seed: int) -> Ensemble:
         elif member == "forest":
             members[member] = IsolationForest(seed)
         else:
-            members[member] = NearestSamples(width, SAMPLE, seed)
+            members[member] = NearestSamples(width, seed)
     return Ensemble(members)
 
 

@@ -17,8 +17,6 @@ from anoaudit.training.loop import Batches
 
 SMALL = 1e-6  # keeps a constant feature from a division by zero
 DEAD = 1e-2  # of the root mean square spread: a feature that hardly moved in training counts as if it had moved so much
-SAMPLE = 64  # images of one of NearestSamples' samples
-AT_ONCE = 2048  # vectors, whose distances to all samples fill memory
 
 
 class GaussianImage(GaussianMap):
@@ -36,11 +34,12 @@ class GaussianImage(GaussianMap):
 
     def __init__(self, channels: Tensor, grid: tuple[int, int], top: float, width: int, seed: int = 0) -> None:
         super().__init__(channels, grid, top)
-        self.whole, self.nearest = Gaussian(width), NearestSamples(width, SAMPLE, seed)
+        self.whole, self.nearest = Gaussian(width), NearestSamples(width, seed)
         self.nearest.double()  # distances of what is next to each other are small differences of large numbers
         self.register_buffer("shift", torch.zeros(width))
-        for name in ("scale", "usual", "alignment"):
-            self.register_buffer(name, torch.ones(width if name == "scale" else ()))
+        self.register_buffer("scale", torch.ones(width))
+        self.register_buffer("usual", torch.tensor(1.0))
+        self.register_buffer("alignment", torch.tensor(1.0))
 
     def m_step(self, data: Batches, weights_N: Tensor, device: torch.device) -> None:
         """See Head; `data.vectors` are the whole images', `data.alignment` is R."""
@@ -59,7 +58,8 @@ class GaussianImage(GaussianMap):
     def scores(self, data: Batches, device: torch.device) -> Tensor:
         """See Head."""
         vectors: Tensor = data.vectors  # type: ignore[attr-defined]
-        parts = zip(torch.split(super().scores(data, device), AT_ONCE), torch.split(vectors, AT_ONCE), strict=True)
+        size = self.nearest.batch
+        parts = zip(torch.split(super().scores(data, device), size), torch.split(vectors, size), strict=True)
         return torch.cat([self._together(*(part.to(device) for part in both)).cpu() for both in parts])
 
     def whole_distance(self, vector_BG: Tensor) -> Tensor:
