@@ -1,9 +1,9 @@
 """The audit board: fit on a table that nobody cleaned, score the same rows, and see what labels say; beside the peers.
 
 usage: python tests/benchmarks/audit_board.py [--only thyroid,*/default] [--seeds 3] [--budget quick|full] [--minutes 9]
-quick: the default recipe; full: the other detectors that fit without labels, too, one seed of the slow ones. Needs the tables
-beside the checkout. Rows: at most 5,000 of a table, as in peers.py. The program runs as a user runs it (`anoaudit fit`, all
-options as they are by default, so --contamination is 0.1 whatever the true share); labels are for evaluation only.
+quick: the default recipe; full: the other methods and detectors that fit without labels, too, one seed of the slow ones. Needs
+the tables beside the checkout. Rows: at most 5,000 of a table, as in peers.py. The program runs as a user runs it (`anoaudit
+fit`, all options as they are by default, so --contamination is 0.1 whatever the true share); labels are for evaluation only.
 
 `removed` cells are the default on the table without its anomalies: what its rule flags there is false. Peers come from
 results/peers.json (peers.py), images from results/audit_images.json (audit_images.py). Ranks are among the columns that have
@@ -31,15 +31,17 @@ from published import beside_published
 
 from anoaudit.reports.metrics import auroc, average_precision, precision_at
 
-#: Our columns: `--set` options, and whether a fit takes minutes.
+#: Our columns: every way to fit without labels. Options of `fit`, and whether a fit takes minutes.
 COLUMNS: dict[str, tuple[list[str], bool]] = {
     "default": ([], False),
-    "gaussian": (["detector=gaussian"], False),
-    "deep-svdd": (["detector=deep-svdd"], True),
-    "ntl": (["detector=ntl"], True),
-    "icl": (["detector=icl"], True),
-    "ntl paper": (["recipe=paper"], True),
-    "icl paper": (["recipe=paper", "detector=icl"], True),
+    "gaussian": (["--set", "detector=gaussian"], False),
+    "deep-svdd": (["--set", "detector=deep-svdd"], False),
+    "ntl": (["--set", "detector=ntl"], False),
+    "autoencoder": (["--set", "detector=autoencoder"], False),
+    "lamp": (["--method", "lamp"], False),
+    "icl": (["--set", "detector=icl"], True),
+    "ntl paper": (["--set", "recipe=paper"], True),
+    "icl paper": (["--set", "recipe=paper", "--set", "detector=icl"], True),
 }
 MEASURES = ("auroc", "average_precision", "precision_at_n")
 PUBLISHED = ("published_auroc", "published_ap", "measured_auroc", "measured_ap")
@@ -58,8 +60,7 @@ def measure(cell: str) -> dict[str, Any]:
     rows, anomalous = board_rows(table)
     if column == "removed":
         rows, anomalous = rows[anomalous == 0], anomalous[anomalous == 0]
-    options = COLUMNS["default" if column == "removed" else column][0]
-    arguments = [part for option in options for part in ("--set", option)]
+    arguments = COLUMNS["default" if column == "removed" else column][0]
     with tempfile.TemporaryDirectory() as folder:
         source, model = Path(folder) / f"{table}.parquet", Path(folder) / "board.anoaudit"
         pl.DataFrame(rows, schema=[f"c{j}" for j in range(rows.shape[1])]).write_parquet(source)

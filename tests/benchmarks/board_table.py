@@ -16,7 +16,8 @@ README = Path(__file__).parents[2] / "README.md"
 MORE = Path(__file__).parent / "README.md"
 LABELS = {
     "default": "**default**", "gaussian": "`detector=gaussian`", "deep-svdd": "`detector=deep-svdd`", "ntl": "`detector=ntl`",
-    "icl": "`detector=icl`", "ntl paper": "`recipe=paper`", "icl paper": "`recipe=paper detector=icl`",
+    "icl": "`detector=icl`", "autoencoder": "`detector=autoencoder`", "lamp": "`--method lamp`",
+    "ntl paper": "`recipe=paper`", "icl paper": "`recipe=paper detector=icl`",
     "IForest": "isolation forest", "OCSVM": "one-class SVM", "KNN": "k-NN", "AutoEncoder": "autoencoder", "DeepSVDD": "Deep SVDD",
     "DeepIsolationForest": "deep isolation forest",
 }  # fmt: skip
