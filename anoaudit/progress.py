@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TextIO
 
 PLAIN_SECONDS = 30.0
 
@@ -36,13 +37,31 @@ class _Silent:
         pass
 
 
+@contextmanager
+def heard_or_not(stream: TextIO) -> Iterator[None]:
+    """A reader that went away has what it wanted: what follows for this stream is dropped, work and exit code stand."""
+    try:
+        yield
+    except BrokenPipeError:
+        _drop(stream)
+
+
+def _drop(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 class StderrReporter(Reporter):
-    """What the command line uses."""
+    """What the command line uses. Where nobody reads stderr any more, the work goes on."""
 
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True, highlight=False)
+        class Stderr(Console):
+            def on_broken_pipe(self) -> None:
+                """rich's own way drops stdout and ends the program."""
+                _drop(sys.stderr)
+
+        self._console = Stderr(stderr=True, highlight=False)
 
     def note(self, text: str) -> None:
         """One line on stderr; on a terminal a long one is wrapped between its words."""
@@ -80,4 +99,5 @@ class _Plain:
         if now - self._last >= PLAIN_SECONDS:
             self._last = now
             of = f" of {self._total}" if self._total else ""
-            print(f"{self._name}: {done}{of} {text}".rstrip(), file=sys.stderr, flush=True)
+            with heard_or_not(sys.stderr):
+                print(f"{self._name}: {done}{of} {text}".rstrip(), file=sys.stderr, flush=True)

@@ -17,6 +17,7 @@ from anoaudit import __version__
 from anoaudit.cli import contaminate, doctor, fit, inspect, methods, report, score
 from anoaudit.cli.shared import InterruptionError
 from anoaudit.errors import AnoauditError, UsageError
+from anoaudit.progress import heard_or_not
 
 app = typer.Typer(
     name="anoaudit",
@@ -120,9 +121,10 @@ def _kind_of_number(match: re.Match[str]) -> str:
 
 
 def _say(line: str, hint: str = "") -> None:
-    print(line, file=sys.stderr)
-    if hint:
-        print(f"  {hint}", file=sys.stderr)
+    with heard_or_not(sys.stderr):
+        print(line, file=sys.stderr)
+        if hint:
+            print(f"  {hint}", file=sys.stderr)
 
 
 def _quiet_pipe(code: int) -> int:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anoaudit.errors import UsageError
+from anoaudit.progress import heard_or_not
 
 if TYPE_CHECKING:
     from anoaudit.api import Result
@@ -175,24 +175,15 @@ def interruptible() -> Iterator[None]:
         raise InterruptionError(*getattr(stop, "__notes__", ["nothing is kept"])) from stop
 
 
-@contextlib.contextmanager
-def _verdict_stands(stream: TextIO) -> Iterator[None]:
-    """A reader that went away has what it wanted: what follows for this stream is dropped, the exit code stays."""
-    try:
-        yield
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 def emit(result: Result, path: Path | None, form: str, top: int) -> int:
     """Write the table, name on stderr the clauses that fired, and return the exit code."""
     from anoaudit.reports.writers import write
 
-    with _verdict_stands(sys.stdout):
+    with heard_or_not(sys.stdout):
         write(result.table, form, path, top=top)
         sys.stdout.flush()
     summary = result.table.summary
-    with _verdict_stands(sys.stderr):  # `2>&1 | head`
+    with heard_or_not(sys.stderr):  # `2>&1 | head`
         if path is not None or form not in ("table", "markdown"):
             print(
                 f"{summary.rows} items, {summary.unreadable} unreadable, {summary.flagged} flagged ({summary.rule})",

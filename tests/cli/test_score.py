@@ -357,6 +357,29 @@ def test_a_finding_outlives_its_readers(table: Fitted, form: str) -> None:
     assert subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True).returncode == 1
 
 
+@pytest.mark.parametrize(("option", "code"), [("--fail-on 'count>1'", 1), ("--max-unreadable x", 2)])
+def test_an_exit_code_outlives_a_stderr_that_nobody_reads(table: Fitted, option: str, code: int) -> None:
+    command = f"'{sys.executable}' -m anoaudit score '{table.data}' -m '{table.model}' {option} --format ndjson"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, stderr=write)
+    os.close(write)
+    assert done.returncode == code
+    assert (done.stdout == b"") == (code == 2)
+
+
+def test_fit_goes_on_when_nobody_reads_its_notes(run: Run, tmp_path: Path) -> None:
+    make_table(200, 10).drop("key", "anomaly").write_parquet(tmp_path / "all.parquet")
+    command = f"'{sys.executable}' -m anoaudit fit '{tmp_path}/all.parquet' -o '{tmp_path}/m.anoaudit' --fail-on 'score>=-1e9'"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, stderr=write)
+    os.close(write)
+    assert done.returncode == 1
+    assert b"Most anomalous" in done.stdout
+    assert run("inspect", tmp_path / "m.anoaudit").code == 0
+
+
 def test_a_closed_pipe_never_looks_like_a_finding(table: Fitted) -> None:
     for words in (f"report '{table.model}' -f ndjson", "methods loe", "--help"):
         command = f"'{sys.executable}' -m anoaudit {words} | head -n 1"
