@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from anoaudit.data.items import TableSpec
 
 Scaling = Literal["standard", "robust", "minmax", "interval", "unit", "none"]
-OVERFLOW = 1e300  # beyond it a double overflows in the arithmetic below: such values count as missing
+OVERFLOW = 1e300  # beyond it a double overflows in the arithmetic below: such values count as this large
 LARGEST = 1000.0  # standardised values beyond it are cut: a thousand deviations say all that more could, and squares stay finite
 ROBUST_CUT = 0.005  # scaling=robust: the lowest and highest share of values that counts as the next ones
 ROBUST_FLOOR = 4.0  # and the spread is at least their standard deviation over this (our choice, by development tables)
@@ -45,8 +45,9 @@ class TableInput(nn.Module):
         self.register_buffer("center", table[:, 1])
         self.register_buffer("scale", table[:, 2])
         self.register_buffer("columns", torch.tensor(self.numeric, dtype=torch.int64))
-        # A buffer, not a literal: the exporter would write a literal as float32, where 1e300 is infinite.
+        # Buffers, not literals: the exporter would write a literal as float32, where 1e300 is infinite.
         self.register_buffer("overflow", torch.tensor(OVERFLOW, dtype=torch.float64))
+        self.register_buffer("largest_double", torch.tensor(np.finfo(np.float64).max, dtype=torch.float64))
         for j in self.categorical:
             self.register_buffer(f"shares_{j}", _shares(rows[:, j], len(spec.columns[j].categories)))
         if self.unit:  # one feature more: what differs in size alone is not lost
@@ -77,9 +78,9 @@ class TableInput(nn.Module):
         parts = []
         if self.numeric:
             raw = x.index_select(1, self.get_buffer("columns"))
-            # A double's largest values overflow in the subtraction below: they count as infinite, thus as missing.
-            bad = torch.isnan(raw) | (raw.abs() > self.get_buffer("overflow"))
-            parts.append((torch.where(bad, self.impute, raw) - self.center) / self.scale)
+            missing = torch.isnan(raw) | (raw.abs() > self.get_buffer("largest_double"))  # exported, isinf is of float32
+            known, overflow = torch.where(missing, self.impute, raw), self.get_buffer("overflow")
+            parts.append((torch.maximum(torch.minimum(known, overflow), -overflow) - self.center) / self.scale)
         for j in self.categorical:
             shares = self.get_buffer(f"shares_{j}")
             levels = shares.numel()

@@ -30,7 +30,7 @@ def reference(train: list[float], value: float, scaling: str) -> float:
     finite = sorted(v for v in train if math.isfinite(v) and abs(v) <= 1e300)
     n = len(finite)
     median = (finite[(n - 1) // 2] + finite[n // 2]) / 2
-    if not math.isfinite(value) or abs(value) > 1e300:
+    if not math.isfinite(value):
         value = median
     mean = sum(finite) / n
     if scaling == "standard":
@@ -43,7 +43,8 @@ def reference(train: list[float], value: float, scaling: str) -> float:
         center, scale = finite[0], finite[-1] - finite[0]
     else:
         center, scale = 0.0, 1.0
-    return (value - center) / (scale or 1.0)
+    most = 1e15 if scaling == "none" else LARGEST
+    return min(max(value / (scale or 1.0) - center / (scale or 1.0), -most), most)
 
 
 @pytest.mark.parametrize("scaling", ["standard", "robust", "minmax", "none"])
@@ -85,6 +86,12 @@ def test_a_huge_column_does_not_overflow():
     train = np.where(np.arange(40) % 2, 1e300, -1e300)
     assert column(train, [1e300, -1e300, 0.0]) == pytest.approx([1, -1, 0])
     assert np.isfinite(column([*[1.0] * 39, 1e300], [1e300, 1.0, 2.0])).all()
+
+
+@pytest.mark.parametrize("scaling", ["standard", "robust", "minmax"])
+def test_the_largest_doubles_are_extreme_and_not_missing(scaling):
+    train = RNG.normal(1e3, 1e-9, 40)  # so small a scale overflows
+    assert column(train, [1.7e308, -1.7e308, 1e305], scaling) == [LARGEST, -LARGEST, LARGEST]
 
 
 def test_far_values_are_cut_when_scaled_and_kept_when_not():

@@ -166,7 +166,7 @@ def test_the_same_seed_gives_the_same_bytes(kind, name, tmp_path, monkeypatch):
 
 
 def test_missing_and_huge_values_score_as_in_torch(tmp_path, monkeypatch):
-    """float64 constants must not become float32 on the way: 1e308 is missing, not infinite."""
+    """float64 constants must not become float32 on the way: 1e308 is large, not infinite and so missing."""
     monkeypatch.setattr(method, "export", lambda *_: b"")
     found = make("table", "gaussian", tmp_path)
     odd = np.array(
@@ -176,6 +176,9 @@ def test_missing_and_huge_values_score_as_in_torch(tmp_path, monkeypatch):
     with torch.no_grad():
         assert np.allclose(score, found.detector(torch.from_numpy(odd)).numpy(), rtol=1e-4)
     assert np.isfinite(score).all()
+    usual = np.array([[1.7e9, 0, 0, 0.0], [1.7e9, 0, 1.7e308, 0.0], [1.7e9, 0, np.inf, 0.0]])
+    near, large, infinite = Session(found.graph, "cpu").run(usual)[0]
+    assert large > 100 * max(near, infinite)
     near = np.array([[1.7e9 + 80, 0, 0, 0.0], [1.7e9 + 80.01, 0, 0, 0.0]])
     first, second = Session(found.graph, "cpu").run(near)[0]
     assert second > first
