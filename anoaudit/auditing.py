@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from anoaudit import __version__
-from anoaudit.data.items import Dataset
+from anoaudit.data.items import Dataset, TableSpec
 from anoaudit.model.alpha import alpha_facts
 from anoaudit.model.artefact import write_model
 from anoaudit.model.calibration import MIN_ROWS, Calibration, fit_null, wider
@@ -51,9 +51,10 @@ def audit(
         return wider(fit_null(scores, fitted.training["contamination"]), null)
 
     identity = {"name": name, "method": settings.method.name, "hash": hashlib.sha256(fitted.graph).hexdigest()}
+    notes = fitted.warnings + (fitted.spec.notes if isinstance(fitted.spec, TableSpec) else ())
     with reporter.phase("scoring", len(dataset)) as task:
         return score_dataset(
-            dataset, session, fitted.spec, out, calibrate, rule, given, identity, fitted.warnings, task.update,
+            dataset, session, fitted.spec, out, calibrate, rule, given, identity, notes, task.update,
             alpha_facts(fitted.training), command,
         )  # fmt: skip
 

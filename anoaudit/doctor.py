@@ -83,4 +83,4 @@ def _weights() -> str:
         return f"default backbone {DEFAULT} is in the hub cache"
     if hub_reachable():
         return f"default backbone {DEFAULT} can be fetched"
-    return "no hub and nothing cached: images use the from-scratch recipe, or --weights FILE"
+    return "no hub and nothing cached: images use the fixed filter bank, or --weights FILE"

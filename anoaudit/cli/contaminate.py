@@ -36,8 +36,8 @@ def command(
         ),
     ] = [],  # noqa: B006
     severity: Annotated[int, typer.Option(metavar="N", help="Of --corrupt: 1, hardly to be seen, to 5, drastic.")] = 3,
-    columns: shared.Columns = [],  # noqa: B006
-    exclude: shared.Exclude = [],  # noqa: B006
+    columns: Annotated[list[str], typer.Option(metavar="NAME,…", help="Of --corrupt: damage only these columns.")] = [],  # noqa: B006
+    exclude: Annotated[list[str], typer.Option(metavar="NAME,…", help="Of --corrupt: leave these columns alone.")] = [],  # noqa: B006
     id_column: shared.IdColumn = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same bytes.")] = 0,
     with_replacement: Annotated[

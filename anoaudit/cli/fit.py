@@ -61,7 +61,9 @@ def command(
     backbone: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|none", help="Images: a timm model, or the from-scratch recipe.", rich_help_panel=shared.TRAIN
+            metavar="NAME|none",
+            help="Images: a timm model, or none, without pretrained weights.",
+            rich_help_panel=shared.TRAIN,
         ),
     ] = None,
     weights: Annotated[

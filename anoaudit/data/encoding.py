@@ -7,25 +7,34 @@ values never seen. Missing and infinite values stay as they are here: the model'
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from anoaudit.data.column_notes import column_notes, whole_numbers
 from anoaudit.data.items import ColumnRule, TableSpec
-from anoaudit.data.number_text import PARSED_SHARE, Decimal, decimals_of, parse_numbers, point_notes, text_notes
+from anoaudit.data.number_text import (
+    PARSED_SHARE,
+    Decimal,
+    decimals_of,
+    parse_numbers,
+    point_notes,
+    text_notes,
+    without_placeholders,
+)
 from anoaudit.errors import AuditError, UsageError, among
 
 MAX_CATEGORIES = 64
 LARGEST = float(np.finfo(np.float64).max)
 IDENTIFIER_NAME = re.compile(r"(^|[_\W])(id|uuid|guid|key|index|rowid|row_id|idx)$", re.IGNORECASE)
-LABEL_NAME = re.compile(r"^(is_?)?(anomal(y|ous)|outlier|label|target|truth|ground_?truth|y)$", re.IGNORECASE)
 DATE_FORMATS = (
     "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M",
-    "%Y/%m/%d %H:%M:%S", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%d/%m/%Y %H:%M:%S", "%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y",
-    "%Y-%m-%d %H:%M:%S%.f%z", "%Y-%m-%dT%H:%M", "%m/%d/%Y", "%m/%d/%Y %H:%M:%S", "%H:%M:%S%.f", "%H:%M",
+    "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y", "%d/%m/%Y %H:%M:%S",
+    "%d/%m/%Y %H:%M", "%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%Y-%m-%d %H:%M:%S%.f%z", "%Y-%m-%dT%H:%M", "%m/%d/%Y",
+    "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%H:%M:%S%.f", "%H:%M",
 )  # fmt: skip
 TRUE, FALSE = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
 
@@ -46,7 +55,7 @@ def infer_spec(
     # Without their names, as polars takes some names (like "^a$" or "count") for more than a name.
     given = {name: sample[name].alias("") for name in features}
     texts = {name: values.cast(pl.String).drop_nulls() for name, values in given.items() if _is_text(values.dtype)}
-    decimals = decimals_of(texts)
+    decimals = decimals_of({name: without_placeholders(text).drop_nulls() for name, text in texts.items()})
     rules, dropped = [], {}
     for name in sample.columns:
         if name not in given:
@@ -64,8 +73,7 @@ def infer_spec(
         if name not in read and name not in decimals and not dropped.get(name, "").startswith("constant")
     }
     notes = text_notes(words) + point_notes({name: text for name, text in texts.items() if name in read}, decimals)
-    notes += _truth_notes(rules, given) + _bytes_notes(sample.columns) + _header_notes(sample.columns)
-    notes += _precision_notes({rule.name: given[rule.name] for rule in rules if rule.kind == "numeric"})
+    notes += column_notes(sample.columns, rules, given)
     if not rules:
         told = {name: why for name, why in dropped.items() if why != "excluded"} or dropped
         reasons = "; ".join(f"{name}: {why}" for name, why in list(told.items())[:4])
@@ -115,65 +123,6 @@ def _indistinct(numbers: pl.Series, distinct: int) -> str:
     return "constant in double precision" if distinct > 1 else "constant"
 
 
-def _whole(present: pl.Series) -> pl.Series | None:
-    """Whole numbers exactly, which doubles are not beyond 2**53; None where some are none."""
-    if present.dtype.is_integer():
-        return present
-    exact = present.cast(pl.Int128, strict=False) if present.dtype == pl.String else present
-    return exact if exact.dtype == pl.Int128 and exact.null_count() == 0 else None
-
-
-def _bytes_notes(names: Sequence[str]) -> tuple[str, ...]:
-    """What to tell of names with bytes that are not UTF-8, which a CSV reader gives as escapes."""
-    odd = [name for name in names if re.search(r"\\x[89a-f][0-9a-f]", name)]
-    if not odd:
-        return ()
-    return (
-        f"not UTF-8: {among(odd)}; to have such text as it was meant, convert the file, with iconv -f latin1 -t utf-8 say",
-    )
-
-
-def _header_notes(names: Sequence[str]) -> tuple[str, ...]:
-    """What to tell of names that are all numbers and no counter, as pandas' are: a row, where a file has no header."""
-    try:
-        figures = [float(name) for name in names]
-    except ValueError:
-        return ()
-    if not figures or sorted(figures) == [min(figures) + k for k in range(len(figures))]:
-        return ()
-    return (
-        f"the columns' names are numbers: {among(names)}; if that line is a row of data, put a header line before it",
-    )
-
-
-def _truth_notes(rules: Sequence[ColumnRule], columns: Mapping[str, pl.Series]) -> tuple[str, ...]:
-    """What to tell of features that look like the answer: a name for labels, and two values."""
-    odd = [
-        rule.name for rule in rules if LABEL_NAME.search(rule.name) and columns[rule.name].drop_nulls().n_unique() == 2
-    ]
-    if not odd:
-        return ()
-    return (
-        f"used as a feature, though it looks like labels: {among(odd)}; if it is the truth, say --truth {odd[0]}, or leave it "
-        f"out with --exclude {odd[0]}",
-    )
-
-
-def _precision_notes(columns: Mapping[str, pl.Series]) -> tuple[str, ...]:
-    """What to tell of whole numbers so large that a model, which sees doubles, takes different ones for equal."""
-    odd = []
-    for name, values in columns.items():
-        exact = _whole(values.drop_nulls())
-        if exact is None or max(abs(int(exact.max())), abs(int(exact.min()))) <= 2**53:  # type: ignore[arg-type]
-            continue
-        before, after = exact.n_unique(), exact.cast(pl.Float64).n_unique()
-        if after < PARSED_SHARE * before:
-            odd.append(f"{name} ({before:,} values become {after:,})")
-    if not odd:
-        return ()
-    return (f"too large to be told apart in double precision: {among(odd)}; subtract a constant from these",)
-
-
 def _is_text(dtype: pl.DataType) -> bool:
     return dtype == pl.String or dtype in (pl.Categorical, pl.Enum)
 
@@ -198,21 +147,10 @@ def _text_rule(
     values: pl.Series, name: str, distinct: int, asked: bool, total: int, decimal: Decimal | None
 ) -> ColumnRule | str:
     present = values.drop_nulls()
-    if present.str.to_lowercase().is_in([*TRUE, *FALSE]).all():
-        return _constant(values, present) if distinct == 1 else _numeric(values, "boolean", "")
-    if decimal is not None:
-        numbers = parse_numbers(present, decimal)
-        exact = _whole(present)
-        known = numbers.drop_nulls() if exact is None else exact
-        if known.n_unique() < 2:
-            return _constant(values, present)
-        integers = known.len() == numbers.len() and bool((numbers.is_finite() & (numbers == numbers.floor())).all())
-        if integers and not asked and _identifies(name, known, values.len(), total):
-            return "identifier (every value once)"
-        return _indistinct(numbers.drop_nulls(), known.n_unique()) or _numeric(values, "numeric", decimal)
-    for form in DATE_FORMATS:
-        if _dates(present, form).is_not_null().mean() >= PARSED_SHARE:  # type: ignore[operator]
-            return _constant(values, present) if distinct == 1 else _numeric(values, "datetime", form)
+    bare = without_placeholders(present).drop_nulls()
+    found = _of_figures(values, bare, name, asked, total, decimal) if bare.len() else None
+    if found is not None:
+        return found
     if distinct == present.len() and distinct >= 20 and not asked:
         return "identifier (every value once)"
     if distinct > MAX_CATEGORIES:
@@ -223,6 +161,28 @@ def _text_rule(
     return ColumnRule(
         name=values.name, kind="categorical", categories=tuple(counts[""].to_list()), frequencies=tuple(frequencies)
     )
+
+
+def _of_figures(
+    values: pl.Series, bare: pl.Series, name: str, asked: bool, total: int, decimal: Decimal | None
+) -> ColumnRule | str | None:
+    """The rule of a text column whose texts are truth values, numbers or dates but for placeholders; None where they are none."""
+    if bare.str.to_lowercase().is_in([*TRUE, *FALSE]).all():
+        return _constant(values, bare) if bare.n_unique() == 1 else _numeric(values, "boolean", "")
+    if decimal is not None:
+        numbers = parse_numbers(bare, decimal)
+        exact = whole_numbers(bare)
+        known = numbers.drop_nulls() if exact is None else exact
+        if known.n_unique() < 2:
+            return _constant(values, bare)
+        integers = known.len() == numbers.len() and bool((numbers.is_finite() & (numbers == numbers.floor())).all())
+        if integers and not asked and _identifies(name, known, values.len(), total):
+            return "identifier (every value once)"
+        return _indistinct(numbers.drop_nulls(), known.n_unique()) or _numeric(values, "numeric", decimal)
+    for form in DATE_FORMATS:
+        if _dates(bare, form).is_not_null().mean() >= PARSED_SHARE:  # type: ignore[operator]
+            return _constant(values, bare) if bare.n_unique() == 1 else _numeric(values, "datetime", form)
+    return None
 
 
 def _numeric(values: pl.Series, kind: str, form: str) -> ColumnRule:
@@ -283,9 +243,10 @@ def _encode(values: pl.Series, rule: ColumnRule, refuse: bool = True) -> tuple[n
     if values.dtype == pl.Null:
         return np.full(values.len(), np.nan), []
     if _is_text(values.dtype):
-        numbers = _parse_text(values.cast(pl.String), rule)
-        bad = (numbers.is_null() & values.is_not_null()).arg_true().to_list()
-        if refuse and bad and len(bad) == values.len() - values.null_count() and len(bad) >= 10:
+        words = without_placeholders(values.cast(pl.String))
+        numbers = _parse_text(words, rule)
+        bad = (numbers.is_null() & words.is_not_null()).arg_true().to_list()
+        if refuse and bad and len(bad) == words.len() - words.null_count() and len(bad) >= 10:
             raise _wrong_type(values, rule)
         return numbers.to_numpy().astype(np.float64), bad
     if rule.kind == "datetime" and values.dtype.is_temporal():

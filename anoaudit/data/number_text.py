@@ -26,6 +26,14 @@ MARKED = (
 )
 
 
+def without_placeholders(text: pl.Series) -> pl.Series:
+    """Null where there is neither letter nor figure: among numbers or dates `-`, `?` or `.` says that there is none."""
+    said = pl.when(pl.col("").str.contains(r"[\p{L}\p{N}]")).then(
+        pl.col("")
+    )  # "" is no name of a column, see `infer_spec`
+    return text.alias("").to_frame().select(said).to_series()
+
+
 def parse_numbers(text: pl.Series, decimal: Decimal) -> pl.Series:
     """Float64 of text without outer blanks; null where it is no number of that decimal sign."""
     if not decimal:

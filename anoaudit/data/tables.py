@@ -85,7 +85,10 @@ class TableFiles:
         rng = np.random.default_rng(seed)
         kept: list[tuple[npt.NDArray[np.float64], pl.DataFrame]] = []
         held = total = 0
+        broken, first = 0, ""
         for start, rows in self.raw(SCAN_ROWS):
+            reasons = [reason for reason in rows.reasons if reason is not None]
+            broken, first = broken + len(reasons), first or next(iter(reasons), "")
             ids, _ = self.ids_of(start, rows)
             for given in (self.truth, self.labels):
                 if given is not None:
@@ -102,6 +105,8 @@ class TableFiles:
             none = "has no rows, only a header line" if text else "has no rows"
             few = "has one row only, and nothing to compare it with"
             raise AuditError(f"{self.source} {few if total else none}", "give a table with at least 20 rows")
+        if broken == total:
+            raise AuditError(f"{self.source}: no row can be read: {first}", "mend the header line or the delimiters")
         self.require_match()
         _, sample = _smallest(kept)
         return infer_spec(

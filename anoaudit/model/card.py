@@ -121,7 +121,7 @@ def backbone_line(facts: dict[str, Any] | None) -> str:
     if facts is None:
         return "none (a table)"
     if facts["name"] == "none":
-        return f"none: the from-scratch recipe ({facts.get('recipe')})"
+        return f"none: the fixed filter bank ({facts.get('recipe')})"
     weights = facts.get("weights", {})
     source = f"weights {weights.get('source')} (licence: {weights.get('license')}), SHA-256 `{weights.get('sha256')}`"
     return f"`{facts['name']}`, {source}"

@@ -32,7 +32,7 @@ def explain_rows(
     size = np.abs(z) if errors is None else errors
     shown = min(COLUMNS_SHOWN, z.shape[1])
     order = np.argsort(-np.nan_to_num(size, nan=-1.0), axis=1, kind="stable")[:, :shown]
-    names = np.array([rule.name for rule in spec.columns], dtype=object)
+    names = np.array([rule.name or "(no name)" for rule in spec.columns], dtype=object)
     levels = np.array([_has_levels(rule) for rule in spec.columns])
     filled = np.array([_filled(rule) for rule in spec.columns])
     parts = []

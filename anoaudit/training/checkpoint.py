@@ -21,7 +21,10 @@ from anoaudit.training.differences import differences
 
 SECONDS_BETWEEN = 10.0
 STATE, LOCK = "state.json", "lock"
-OURS = (LOCK, "state.*", "*.safetensors*", "features.f16", "pixels.u8", "scores.parquet*", ".scores.parquet*")
+OURS = (
+    LOCK, "state.*", "*.safetensors*", "features.f16", "pixels.u8", "scores.parquet*", ".scores.parquet*",
+    ".tmp??????",  # what safetensors writes under a name of its own before it renames it, when it is killed there
+)  # fmt: skip
 
 
 class Checkpoints:

@@ -93,7 +93,6 @@ def fit_detector(
         reporter.note(f"reading {dataset.source}")
         spec = dataset.infer(settings.seed)
         _note_columns(spec, reporter)
-        warnings += spec.notes
     else:
         assert backbone is not None
         seen: ImageInput = settings.options.images

@@ -54,7 +54,7 @@ def image_network(
         )
         if made is not None:
             return made[0], made[1], []
-        warning = "no pretrained weights at hand (no network, empty cache): using the from-scratch recipe, as --backbone none does"
+        warning = "no pretrained weights at hand (no network, empty cache): using the fixed filter bank, as --backbone none does"
         reporter.note(warning)
     if settings.weights or settings.backbone_arguments:
         raise UsageError(

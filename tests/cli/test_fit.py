@@ -140,6 +140,10 @@ def test_unusable_tables_are_exit_3(run: Run, tmp_path: Path) -> None:
     (tmp_path / "line.csv").write_text("1.5,2.5\n")
     done = run("fit", tmp_path / "line.csv", "-o", tmp_path / "m.anoaudit")
     assert (done.code, "has no rows, only a header line" in done.err) == (3, True)
+    (tmp_path / "ragged.csv").write_text("a,b\n" + "1,2,3\n" * 30)
+    done = run("fit", tmp_path / "ragged.csv", "-o", tmp_path / "m.anoaudit")
+    assert done.code == 3
+    assert "no row can be read: 3 fields where the header has 2" in done.err
 
 
 def test_under_fifty_rows_nothing_is_flagged_and_it_says_so(run: Run, tmp_path: Path) -> None:
@@ -319,7 +323,10 @@ def test_a_table_with_decimal_commas_is_the_table_with_points(table: Fitted, run
     assert "a number" in scores.err
     done = run("fit", exported, "--columns", "load,rate", "-o", model, "--force", "--format", "json")
     assert "taken as text, not as numbers: rate ('0%')" in done.err
-    assert "rate ('0%')" in json.loads(done.out)["summary"]["notes"][0]  # and in every report
+    assert "rate ('0%')" in json.loads(done.out)["summary"]["notes"][0]  # and in every report of the audit
+    scored = run("score", exported, "-m", model, "-o", tmp_path / "s.parquet")
+    assert scored.code == 0
+    assert "taken as text" not in scored.err  # the columns are known by now
 
 
 def test_the_reports_command_makes_the_same_model_again(run: Run, tmp_path: Path) -> None:

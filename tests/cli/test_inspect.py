@@ -80,15 +80,15 @@ def test_methods_fit_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, width
 
 
 def test_doctor_wraps_between_words_and_counts_what_is_wrong(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = "no hub and nothing cached: images use the from-scratch recipe, or --weights FILE"
+    state = "no hub and nothing cached: images use the fixed filter bank, or --weights FILE"
     found = [("weights", state, ""), ("onnx", "missing", "pip install anoaudit")]
     monkeypatch.setattr(doctor, "examine", lambda: iter(found))
     monkeypatch.setenv("COLUMNS", "80")
     done = run("doctor")
     assert done.code == 3
     assert done.out.split("\n")[:-1] == [
-        "ok  weights           no hub and nothing cached: images use the from-scratch",
-        "                      recipe, or --weights FILE",
+        "ok  weights           no hub and nothing cached: images use the fixed filter",
+        "                      bank, or --weights FILE",
         "!!  onnx              missing",
         "                      pip install anoaudit",
     ]

@@ -111,6 +111,10 @@ def test_a_model_with_somebodys_file_in_it_is_not_replaced(place: Path, run: Run
     for more in ([], ["--resume"]):
         assert run("fit", "rows.parquet", "-o", "x.anoaudit", *more).code == 2
     assert (place / "x.anoaudit.part" / "notes.txt").read_text() == "keep me"
+    (place / "y.anoaudit.part").mkdir()
+    (place / "y.anoaudit.part" / ".tmpJrD0FH").write_bytes(b"half")  # a fit was killed while safetensors wrote
+    assert run("fit", "rows.parquet", "-o", "y.anoaudit").code == 0
+    assert not (place / "y.anoaudit.part").exists()
 
 
 def test_maps_do_not_replace_the_scores_they_are_made_of(place: Path, run: Run) -> None:

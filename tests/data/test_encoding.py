@@ -176,6 +176,7 @@ MOMENTS = [dt.datetime(2023, 12, 25, 13, 1, 7) + dt.timedelta(hours=31 * i) for 
         ("%Y-%m-%dT%H:%M:%S+0000", 1), ("%Y-%m-%dT%H:%M:%S+00:00", 1), ("%Y-%m-%d %H:%M:%S+00:00", 1),
         ("%Y-%m-%d %H:%M:%S.%f+00:00", 1), ("%Y-%m-%d %H:%M", 60), ("%Y-%m-%dT%H:%M", 60), ("%Y-%m-%d", 86400),
         ("%d.%m.%Y", 86400), ("%d.%m.%Y %H:%M:%S", 1), ("%d/%m/%Y", 86400), ("%m/%d/%Y", 86400), ("%Y/%m/%d", 86400),
+        ("%d.%m.%Y %H:%M", 60), ("%d/%m/%Y %H:%M", 60), ("%m/%d/%Y %H:%M", 60), ("%Y/%m/%d %H:%M", 60),
     ],
 )  # fmt: skip
 def test_date_formats(form: str, exact: int) -> None:
@@ -210,6 +211,32 @@ def test_fitted_on_dates_scored_on_text() -> None:
         by_polars = pl.DataFrame({"it": values}).write_csv().splitlines()[1:]
         for texts in (by_polars, [str(value) for value in values], [value.isoformat() for value in values]):
             assert column(texts, rule) == (numbers, [None] * N)
+
+
+@pytest.mark.parametrize("mark", ["?", "-", ".", "--", "…"])
+def test_marks_among_numbers_and_dates_say_that_there_is_none(mark: str) -> None:
+    figures = [f"{k / 7:.3f}" for k in range(N)]
+    for values in (
+        figures,
+        [f"{k / 7:.3f}".replace(".", ",") for k in range(N)],
+        [str(m) for m in MOMENTS],
+        ["yes", "no"] * (N // 2),
+    ):
+        gaps = [mark if k % 3 == 0 else value for k, value in enumerate(values)]
+        rule = rule_of(gaps)
+        assert isinstance(rule, ColumnRule)
+        assert rule.kind != "categorical"
+        numbers, reasons = column(gaps, rule)
+        assert reasons == [None] * len(gaps)
+        assert [math.isnan(x) for x in numbers] == [k % 3 == 0 for k in range(len(gaps))]
+        assert column([mark] * 20, rule)[1] == [None] * 20  # a part of a table may have gaps alone
+    assert column(["1.0", "1.2.3"], rule_of(figures))[1] == [None, "column 'it': '1.2.3' is not a number"]  # type: ignore[arg-type]
+
+
+def test_marks_alone_are_words() -> None:
+    rule = rule_of(["+", "-", "+"] * (N // 3))
+    assert isinstance(rule, ColumnRule)
+    assert rule.categories == ("+", "-")
 
 
 def test_a_word_among_numbers() -> None:

@@ -26,6 +26,10 @@ def one(rules: Any, *row: float) -> str | None:
 CITY = ColumnRule(name="city", kind="categorical", categories=("Ulm", "Ålesund"), frequencies=(0.95, 0.04, 0.01))
 
 
+def test_a_column_without_a_name() -> None:
+    assert one([number("")], 4.0) == "(no name) +4.0"
+
+
 def test_the_three_columns_that_deviate_most() -> None:
     rules = [number("a"), number("b", median=10.0, mad=2.0), number("c"), number("d"), number("e")]
     assert one(rules, 1.0, 0.0, -7.0, 0.5, 2.0) == "c −7.0, b −5.0, e +2.0"
