@@ -30,6 +30,7 @@ FDR = 0.1
 ROWS = 5000
 LEVELS = (0.01, 0.05, 0.1, 0.5)
 FAMILIES = ("gauss", "correlated", "t5", "log-normal", "two clusters")
+AS_ONE = ("one column", "one factor")  # of the default detector alone
 SIZES = (50, 100, 300, 1000, 3000)
 REPEATS = {50: 30, 100: 20, 300: 20, 1000: 10, 3000: 6}
 DEFAULT_REPEATS = {50: 10, 100: 10, 300: 10, 1000: 4}
@@ -46,6 +47,10 @@ def simulate(family: str, rows: int, rng: np.random.Generator, columns: int = 8)
         return x / np.sqrt(rng.chisquare(5, size=(rows, 1)) / 5)
     if family == "log-normal":
         return np.exp(0.5 * x)
+    if family == "one column":
+        return x[:, :1]
+    if family == "one factor":
+        return x[:, :1] + 0.2 * rng.normal(size=x.shape)
     if family == "two clusters":
         return x + 4.0 * (rng.random((rows, 1)) < 0.3)
     return x
@@ -99,7 +104,8 @@ def clean(family: str, rows: int, seed: int, repeats: int, **more: Any) -> dict[
     found: dict[str, list[tuple[bool, float, bool, float]]] = {name: [] for name in CANDIDATES}
     for repeat in range(repeats):
         rng = np.random.default_rng([seed, repeat, rows])
-        both = pl.DataFrame(simulate(family, 2 * rows, rng), schema=[f"x{i}" for i in range(8)])
+        values = simulate(family, 2 * rows, rng)
+        both = pl.DataFrame(values, schema=[f"x{i}" for i in range(values.shape[1])])
         scores, reference, new = fit(both[:rows], seed, both[rows:], **more)
         assert new is not None
         for name, null in CANDIDATES.items():
@@ -240,7 +246,8 @@ def main() -> None:
     given = settings("what p-values are worth", seeds=1)
     cells = [f"conformal/{s}/{seed}" for s in (*FAMILIES, *TABLES_OF_NORMALS) for seed in range(10)]
     cells += [f"clean/{f}/{n}/{seed}" for f in FAMILIES for n in SIZES for seed in range(given.seeds)]
-    cells += [f"default/{f}/{n}/{seed}" for f in FAMILIES for n in DEFAULT_REPEATS for seed in range(given.seeds)]
+    of_default = (*FAMILIES, *AS_ONE)
+    cells += [f"default/{f}/{n}/{seed}" for f in of_default for n in DEFAULT_REPEATS for seed in range(given.seeds)]
     full = cells + [f"table/{t}/{seed}" for h in ("dev", "confirm") for t in tables(h) for seed in range(given.seeds)]
     cells = (
         full

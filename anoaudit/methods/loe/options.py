@@ -8,6 +8,8 @@ from typing import Any, Literal
 from anoaudit.errors import UsageError
 from anoaudit.options import ImageInput, option
 
+Member = Literal["gaussian", "forest", "nearest"]
+
 
 @dataclass(frozen=True)
 class LoeOptions:
@@ -59,8 +61,10 @@ class LoeOptions:
         "of the features; auto is standard, location (per place) for deep-svdd on maps, none with some paper recipes, for "
         "ensemble robust (median and quartiles), or unit (rows of length one) where a table's columns look like an embedding",
     )
-    members: tuple[Literal["gaussian", "forest", "nearest"], ...] | None = option(
-        None, "ensemble: which detectors; auto is all three, without the forest for scaling=unit"
+    members: tuple[Member, ...] | None = option(
+        None,
+        "ensemble: which detectors; auto is all three, without the forest for scaling=unit, the Gaussian alone where all columns "
+        "move as one",
     )
     rounds: int | None = option(
         None, "ensemble, gaussian: how often fit and assignment take turns, at most; auto is 3 and 10", 1, 1000
