@@ -8,7 +8,9 @@ images are fitted and scored, without labels, the backbone mobilenetv2_100, all 
 
 `default` cells run the program's fit and audit with the exported graph replaced by the detector that it is made of, and each
 image's features computed once; `whole` cells run the program as a user does, for its seconds and memory. `removed` is the same
-folder without its anomalies, for the decisions; `places` is the default's ranking with whole=false. Peers (image_peers.py): the
+folder without its anomalies, for the decisions; `places` is the default's ranking with whole=false. Our other ways to fit
+images without labels (OTHERS in image_runs.py) run as a user runs them; they take minutes a set on a CPU, and the quick budget
+measures them on three sets at 10 %. Peers (image_peers.py): the
 distance to the nearest patch of other images; a Gaussian a place on the same maps (plain, as PaDiM); k-NN (fifth neighbour),
 isolation forest, MCD and one Gaussian (GMM) on pooled features, standardised, the last two after a PCA to at most 16 components, a
 quarter of the images; and, if ANOAUDIT_PEERS_PYTHON is set, PyOD's EmbeddingOD on the same pooled features. A seed is another
@@ -17,121 +19,20 @@ draw of the anomalies, too.
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
-import numpy.typing as npt
-import polars as pl
-import torch
-from harness import Results, anoaudit, print_table, settings
-from image_peers import ALPHA, PEERS, POOLED, PYTHON, peer_scores
-from image_sets import ARGUMENTS, CIFAR, DEV, GROUPS, RATIOS, WEIGHTS, backbone, families, features_of, mixed
+from harness import Results, print_table, settings
+from image_peers import PEERS, POOLED, PYTHON, peer_scores
+from image_runs import OTHERS, default_table, whole
+from image_sets import CIFAR, DEV, GROUPS, RATIOS, families, features_of, mixed
 from peer_detectors import EMBEDDING
-from torch import Tensor, nn
 
-from anoaudit.auditing import audit
-from anoaudit.data.source import open_dataset
-from anoaudit.data.tables import ColumnOptions
-from anoaudit.methods.loe.options import LoeOptions
-from anoaudit.methods.registry import find_method
-from anoaudit.progress import Reporter
 from anoaudit.reports.metrics import auroc, average_precision, precision_at
-from anoaudit.scoring.decisions import make_rule
-from anoaudit.training.fitting import FitSettings, fit_detector
 
 KINDS = ("defects", "cifar10", "defects, groups", "cifar10, groups")
 WHOLE = ("cubes", "PA_BRG01_RL", "cifar10_0")
-
-
-class Memo(nn.Module):
-    """A backbone that sees each image once."""
-
-    def __init__(self, net: Any) -> None:
-        super().__init__()
-        self.net = net
-        self.seen: dict[bytes, tuple[Tensor, Tensor]] = {}
-        self.height, self.width, self.channels, self.grid = net.height, net.width, net.channels, net.grid
-        self.vector_channels = net.vector_channels
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.maps_and_vector(images)[0]
-
-    def maps_and_vector(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        keys = [hashlib.sha256(image.numpy().tobytes()).digest() for image in images]
-        new = [i for i, key in enumerate(keys) if key not in self.seen]
-        if new:
-            self.seen |= dict(
-                zip([keys[i] for i in new], zip(*self.net.maps_and_vector(images[new]), strict=True), strict=True)
-            )
-        maps, vectors = zip(*(self.seen[key] for key in keys), strict=True)
-        return torch.stack(maps), torch.stack(vectors)
-
-
-class TorchSession:
-    """The detector itself where the program opens its exported graph."""
-
-    provider, note = "torch", ""
-    exported: nn.Module
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.outputs = ("score", "map")
-
-    def run(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-        with torch.inference_mode():
-            out = self.exported(torch.from_numpy(batch))
-        return (out[0].numpy(), out[1].numpy()) if isinstance(out, tuple) else (out.numpy(), None)
-
-
-@contextmanager
-def without_export(family: str) -> Iterator[None]:
-    def export(detector: nn.Module, *_: Any) -> bytes:
-        TorchSession.exported = detector.eval()
-        return b""
-
-    if family not in MEMO:
-        MEMO[family] = Memo(backbone(False))
-    place = "anoaudit.training.fitting."
-    with (
-        mock.patch(place + "export", export), mock.patch("anoaudit.methods.loe.method.export", export),
-        mock.patch(place + "Session", TorchSession), mock.patch("anoaudit.auditing.Session", TorchSession),
-        mock.patch(place + "check_parity", return_value={}), mock.patch(place + "opset_of", return_value=0),
-        mock.patch(place + "image_network", return_value=(MEMO[family], {}, [])),
-    ):  # fmt: skip
-        yield
-
-
-MEMO: dict[str, Memo] = {}
-
-
-def default_table(family: str, folder: Path, seed: int) -> pl.DataFrame:
-    """The score table of `fit` with default options."""
-    dataset = open_dataset(str(folder), ColumnOptions(), None, None)
-    chosen = FitSettings(
-        find_method("loe"), LoeOptions().for_data("images"), ALPHA, "cpu", seed, False, "mobilenetv2_100", WEIGHTS
-    )
-    with tempfile.TemporaryDirectory() as name, without_export(family):
-        fitted = fit_detector(dataset, chosen, Path(name, "part"), False, lambda *_: False, Reporter())
-        out = Path(name, "scores.parquet")
-        audit("m", dataset, chosen, fitted, out, make_rule(None, None, None), (), Reporter())
-        return pl.read_parquet(out)
-
-
-def whole(folder: Path, seed: int) -> tuple[pl.DataFrame, float, float]:
-    """Score table, seconds and peak MiB of the program as a user runs it."""
-    with tempfile.TemporaryDirectory() as name:
-        given = [part for key, value in ARGUMENTS.items() for part in ("--backbone-arg", f"{key}={value}")]
-        _, seconds, peak = anoaudit(
-            "fit", folder, "-o", Path(name, "m"), "--backbone", "mobilenetv2_100", "--weights", WEIGHTS, *given,
-            "--device", "cpu", "--seed", seed,
-        )  # fmt: skip
-        return pl.read_parquet(Path(name, "m", "scores.parquet")), seconds, peak
 
 
 def measure(cell: str) -> dict[str, Any]:
@@ -148,8 +49,8 @@ def measure(cell: str) -> dict[str, Any]:
         seconds = time.perf_counter() - began if seconds is None else seconds
         found["seconds"] = round(seconds, 2)  # without the backbone's
     else:
-        if column == "whole":
-            table, seconds, peak = whole(folder, int(seed))
+        if column == "whole" or column in OTHERS:
+            table, seconds, peak = whole(folder, column, int(seed))
             found |= {"seconds": round(seconds, 1), "peak_mib": round(peak)}
         else:
             table = default_table(family, folder, int(seed))
@@ -180,7 +81,9 @@ def by_set(cells: dict[str, Any], half: str, *kinds: str) -> dict[tuple[str, str
         for ratio in RATIOS if f"{family}/{ratio}/default/0" in cells
     ]  # fmt: skip
     columns = [
-        c for c in ("default", "places", *PEERS) if all(f"{family}/{ratio}/{c}/0" in cells for family, ratio in sets)
+        c
+        for c in ("default", "places", *PEERS, *OTHERS)
+        if all(f"{family}/{ratio}/{c}/0" in cells for family, ratio in sets)
     ]
     found = {}
     for family, ratio in sets:
@@ -214,7 +117,7 @@ def summary(cells: dict[str, Any]) -> list[dict[str, Any]]:
             }
             seconds = float(np.mean(whole_seconds)) if column == "default" and whole_seconds else mean["seconds"]
             found.append({
-                "family": "images", "half": half, "column": column, "is_peer": column != "default", "sets": len(means),
+                "family": "images", "half": half, "column": column, "is_peer": column in PEERS, "sets": len(means),
                 "seeds": min(entry[column]["seeds"] for entry in means.values()),
                 "mean_auroc": mean["auroc"], "mean_ap": mean["ap"], "mean_p_at_n": mean["p_at_n"],
                 "mean_rank": float(ranks[:, i].mean()), "seconds": None if np.isnan(seconds) else seconds,
@@ -263,6 +166,23 @@ def decisions(cells: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+def others(cells: dict[str, Any]) -> list[dict[str, Any]]:
+    """Our other ways to fit, of one seed, beside the default where they have been measured."""
+    found = []
+    for column in ("default", *OTHERS):
+        for name, cell in cells.items():
+            family, ratio, of, seed = name.split("/")
+            if of == column and seed == "0" and (column in OTHERS or (ratio == "0.1" and family in WHOLE)):
+                seconds = (
+                    cells.get(f"{family}/0.1/whole/0", {}).get("seconds") if column == "default" else cell["seconds"]
+                )
+                found.append({
+                    "column": column, "family": family, "ratio": ratio, "auroc": cell["auroc"], "ap": cell["ap"],
+                    "seconds": seconds,
+                })  # fmt: skip
+    return found
+
+
 def all_families() -> list[str]:
     return [*families(), *CIFAR, *GROUPS]
 
@@ -273,11 +193,14 @@ def main() -> None:
     columns = (
         ["default", *PEERS, "places"] if PYTHON else ["default", *(c for c in PEERS if c not in EMBEDDING), "places"]
     )
-    every = [f"{family}/0.1/whole/0" for family in WHOLE]
+    every = [f"{family}/0.1/{column}/0" for column in ("whole", *OTHERS) for family in WHOLE]
     for seed in range(given.seeds):
         for family in asked:
             every += [f"{family}/{ratio}/{column}/{seed}" for ratio in RATIOS for column in columns]
             every.append(f"{family}/removed/default/{seed}")
+    if given.budget == "full":
+        grid = [f"{family}/{ratio}/{column}/0" for column in OTHERS for family in asked for ratio in RATIOS]
+        every += [cell for cell in grid if cell not in every]
     wanted = [
         cell for cell in every if not given.only or cell.split("/")[0] in given.only or cell.split("/")[2] in given.only
     ]
@@ -286,7 +209,7 @@ def main() -> None:
     results.extra |= {
         "halves": {"dev": list(DEV), "confirm": [f for f in all_families() if half_of(f) == "confirm"]},
         "summary": summary(results.cells), "by_kind": by_kind(results.cells),
-        "decisions": decisions(results.cells),
+        "decisions": decisions(results.cells), "others": others(results.cells),
     }  # fmt: skip
     results.write(len(every))
     for half in ("dev", "confirm"):
