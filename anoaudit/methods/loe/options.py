@@ -46,9 +46,11 @@ class LoeOptions:
         "images, gaussian: the score heeds the whole image, by the backbone's deepest stage, beside the worst places; the more, "
         "the less alike the images lie",
     )
-    top: float = option(
-        0.01, "images: share of the places that makes an image's score, the most anomalous ones", 1e-4, 1.0
-    )
+    top: float | None = option(
+        None,
+        "images: share of the places that makes an image's score, the most anomalous ones; auto is 0.01, for ntl 1, their mean",
+        1e-4, 1.0,
+    )  # fmt: skip
     size: int | None = option(
         None, "mhrot, autoencoder: images are seen at this many pixels a side; auto is 32, 128 for autoencoder", 16, 512
     )
@@ -86,7 +88,9 @@ class LoeOptions:
     weight_decay: float | None = option(None, "Adam's weight decay; auto is 0", 0.0, 1.0)
     warmup: int = option(2, "first epochs trained as if all were normal", 0, 10_000)
     transforms: int | None = option(None, "ntl: number K of learned views; auto is 9", 2, 64)
-    transform: Literal["residual", "plain"] | None = option(None, "ntl: a view is x + MLP(x) (auto), or MLP(x)")
+    transform: Literal["residual", "plain"] | None = option(
+        None, "ntl: a view is x + MLP(x), auto for tables, or MLP(x), auto for images"
+    )
     transform_layers: int | None = option(None, "ntl: linear layers of a transform; auto is 2", 1, 8)
     transform_hidden: int | None = option(
         None, "ntl: width of the transforms' hidden layers; auto is that of their input", 1, 8192
@@ -160,6 +164,8 @@ OURS: dict[str, dict[str, Any]] = {
     "ensemble": {"rounds": 3, "scaling": None},  # the scaling needs a look at the columns
 }  # fmt: skip
 
+#: What differs on images. Views and score by the folders developed on (tests/benchmarks/loe_spatial.py).
+OURS_OF_IMAGES: dict[str, dict[str, Any]] = {"ntl": {"transform": "plain", "top": 1.0}}
 
 #: The detectors that are refitted, not trained by steps.
 REFITTED = ("gaussian", "ensemble")
@@ -237,9 +243,9 @@ def _check_kind(options: LoeOptions, kind: str) -> None:
 def _values(options: LoeOptions, kind: str) -> dict[str, Any]:
     name = options.detector or ""
     ours = {
-        "assignment": "refine" if name in REFITTED else "soft", "features": "spatial",
+        "top": 0.01, "assignment": "refine" if name in REFITTED else "soft", "features": "spatial",
         "weight_decay": 0.0, "transform_norm": False,
         "scaling": "location" if kind == "images" and name == "deep-svdd" and options.features != "pooled" else "standard",
-        **OURS.get(name, {"lr": 1e-3}),
+        **OURS.get(name, {"lr": 1e-3}), **(OURS_OF_IMAGES.get(name, {}) if kind == "images" else {}),
     }  # fmt: skip
     return ours | PAPER.get((options.recipe, name, kind), {})

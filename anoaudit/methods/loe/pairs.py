@@ -71,15 +71,16 @@ def _ensemble(width: int, options: LoeOptions, seed: int) -> Ensemble:
 def image_pair(backbone: Any, kept: Tensor | None, options: LoeOptions, seed: int = 0) -> nn.Module:
     """The pair for a backbone's maps or pooled vectors; a map of Gaussians uses the channels `kept`."""
     grid: tuple[int, int] | None = backbone.grid
+    top = options.top or 0.01
     if options.detector == "mhrot":
         net, features = backbone.network()
         return MHRot(net, features, backbone.height)
     if options.detector == "gaussian" and grid is not None and kept is not None:
         if options.whole and backbone.vector_channels:
-            return GaussianImage(kept, grid, options.top, backbone.vector_channels, seed)
-        return GaussianMap(kept, grid, options.top)
+            return GaussianImage(kept, grid, top, backbone.vector_channels, seed)
+        return GaussianMap(kept, grid, top)
     pair = loss_pair(backbone.channels, options, seed)
-    return pair if grid is None else Spatial(pair, options.top)
+    return pair if grid is None else Spatial(pair, top)
 
 
 def _sizes(width: int, layers: int, hidden: int, out: int) -> list[int]:
