@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from anoaudit.errors import AuditError, UsageError
 from anoaudit.progress import Reporter
 from anoaudit.provenance import asked
+from anoaudit.result import Result, result_of
 
 if TYPE_CHECKING:
     from anoaudit.contamination.result import Mixture
@@ -19,21 +20,6 @@ if TYPE_CHECKING:
     from anoaudit.scoring.table import ScoreTable
 
 DEFAULT_MAX_UNREADABLE = "5%"
-
-
-@dataclass(frozen=True)
-class Result:
-    """A score table, whether too many items were unreadable (exit 3), and which `fail_on` clauses fired (exit 1)."""
-
-    table: ScoreTable
-    too_many_unreadable: bool
-    fired: tuple[str, ...]
-    sources: tuple[Path, ...] = ()  # the files that were read
-
-    @property
-    def exit_code(self) -> int:
-        """0 pass, 1 a clause fired, 3 could not audit; 3 wins over 1."""
-        return 3 if self.too_many_unreadable else 1 if self.fired else 0
 
 
 def fit(
@@ -150,7 +136,7 @@ def fit(
             raise
     discard(part)
     reporter.note(f"model written to {path}")
-    return _result(ScoreTable.open(path / SCORES), clauses, limit)
+    return result_of(ScoreTable.open(path / SCORES), clauses, limit)
 
 
 def score(
@@ -205,7 +191,7 @@ def score(
             () if truth is None else ("truth",),
             loaded.identity(), loaded.manifest.warnings, task.update, command=command,
         )  # fmt: skip
-    return _result(table, clauses, limit, _sources(dataset))
+    return result_of(table, clauses, limit, _sources(dataset))
 
 
 def contaminate(
@@ -286,22 +272,6 @@ def _joined(table: ScoreTable, truth: str) -> ScoreTable:
 def _sources(dataset: Dataset) -> tuple[Path, ...]:
     """The files that the data was read from."""
     return tuple(getattr(dataset, "files", ()) or getattr(dataset, "paths", ()))
-
-
-def _result(table: ScoreTable, clauses: Sequence[Any], limit: Any, sources: tuple[Path, ...] = ()) -> Result:
-    import polars as pl
-
-    highest = (
-        table.lazy().select(pl.col("score").max()).collect().item()
-        if any(c.quantity == "score" for c in clauses)
-        else None
-    )
-    fired = []
-    for clause in clauses:
-        found = clause.fires(table.summary, highest)
-        if found is not None:
-            fired.append(f"{clause.text}: {found}")
-    return Result(table, limit.exceeded(table.summary.unreadable, table.summary.rows), tuple(fired), sources)
 
 
 def _open(

@@ -15,7 +15,7 @@ from anoaudit.errors import UsageError
 from anoaudit.progress import heard_or_not
 
 if TYPE_CHECKING:
-    from anoaudit.api import Result
+    from anoaudit.result import Result
 
 DATA, MODEL, OUTPUT, DECIDE, TRAIN = "Data", "Model", "Output", "Decision", "Training"
 
