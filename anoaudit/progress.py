@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import Protocol
 
 PLAIN_SECONDS = 30.0
 
@@ -37,31 +36,13 @@ class _Silent:
         pass
 
 
-@contextmanager
-def heard_or_not(stream: TextIO) -> Iterator[None]:
-    """A reader that went away has what it wanted: what follows for this stream is dropped, work and exit code stand."""
-    try:
-        yield
-    except BrokenPipeError:
-        _drop(stream)
-
-
-def _drop(stream: TextIO) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 class StderrReporter(Reporter):
-    """What the command line uses. Where nobody reads stderr any more, the work goes on."""
+    """What the command line uses."""
 
     def __init__(self) -> None:
         from rich.console import Console
 
-        class Stderr(Console):
-            def on_broken_pipe(self) -> None:
-                """rich's own way drops stdout and ends the program."""
-                _drop(sys.stderr)
-
-        self._console = Stderr(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False)
 
     def note(self, text: str) -> None:
         """One line on stderr; on a terminal a long one is wrapped between its words."""
@@ -99,5 +80,4 @@ class _Plain:
         if now - self._last >= PLAIN_SECONDS:
             self._last = now
             of = f" of {self._total}" if self._total else ""
-            with heard_or_not(sys.stderr):
-                print(f"{self._name}: {done}{of} {text}".rstrip(), file=sys.stderr, flush=True)
+            print(f"{self._name}: {done}{of} {text}".rstrip(), file=sys.stderr, flush=True)

@@ -5,7 +5,6 @@ Exit codes: 0 pass · 1 a --fail-on clause fired · 2 usage, configuration, malf
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -16,8 +15,8 @@ import typer
 from anoaudit import __version__
 from anoaudit.cli import contaminate, doctor, fit, inspect, methods, report, score
 from anoaudit.cli.shared import InterruptionError
+from anoaudit.cli.streams import drop, heedless_stderr
 from anoaudit.errors import AnoauditError, UsageError
-from anoaudit.progress import heard_or_not
 
 app = typer.Typer(
     name="anoaudit",
@@ -56,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in given
     given = [DEBUG, *(item for item in given if item != DEBUG)] if debug else given
-    sys.exit(_run(given, debug))
+    with heedless_stderr():
+        sys.exit(_run(given, debug))
 
 
 def _run(arguments: list[str], debug: bool) -> int:
@@ -121,13 +121,12 @@ def _kind_of_number(match: re.Match[str]) -> str:
 
 
 def _say(line: str, hint: str = "") -> None:
-    with heard_or_not(sys.stderr):
-        print(line, file=sys.stderr)
-        if hint:
-            print(f"  {hint}", file=sys.stderr)
+    print(line, file=sys.stderr)
+    if hint:
+        print(f"  {hint}", file=sys.stderr)
 
 
 def _quiet_pipe(code: int) -> int:
     """The reader went away (`| head -1`): no complaint, also not from Python when it closes stdout."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    drop(sys.stdout)
     return code

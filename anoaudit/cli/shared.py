@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anoaudit.cli.streams import verdict_stands
 from anoaudit.errors import UsageError
-from anoaudit.progress import heard_or_not
 
 if TYPE_CHECKING:
     from anoaudit.result import Result
@@ -179,21 +179,20 @@ def emit(result: Result, path: Path | None, form: str, top: int) -> int:
     """Write the table, name on stderr the clauses that fired, and return the exit code."""
     from anoaudit.reports.writers import write
 
-    with heard_or_not(sys.stdout):
+    with verdict_stands():
         write(result.table, form, path, top=top)
         sys.stdout.flush()
     summary = result.table.summary
-    with heard_or_not(sys.stderr):  # `2>&1 | head`
-        if path is not None or form not in ("table", "markdown"):
-            print(
-                f"{summary.rows} items, {summary.unreadable} unreadable, {summary.flagged} flagged ({summary.rule})",
-                file=sys.stderr,
-            )
-            for note in summary.notes:
-                print(f"note: {note}", file=sys.stderr)
-        for fired in result.fired:
-            print(f"failed: {fired}", file=sys.stderr)
-        if result.too_many_unreadable:
-            print(f"error: {summary.unreadable} of {summary.rows} items are unreadable", file=sys.stderr)
-            print("  repair or remove them, or allow more with --max-unreadable", file=sys.stderr)
+    if path is not None or form not in ("table", "markdown"):
+        print(
+            f"{summary.rows} items, {summary.unreadable} unreadable, {summary.flagged} flagged ({summary.rule})",
+            file=sys.stderr,
+        )
+        for note in summary.notes:
+            print(f"note: {note}", file=sys.stderr)
+    for fired in result.fired:
+        print(f"failed: {fired}", file=sys.stderr)
+    if result.too_many_unreadable:
+        print(f"error: {summary.unreadable} of {summary.rows} items are unreadable", file=sys.stderr)
+        print("  repair or remove them, or allow more with --max-unreadable", file=sys.stderr)
     return result.exit_code

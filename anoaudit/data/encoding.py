@@ -20,6 +20,7 @@ from anoaudit.data.number_text import (
     PARSED_SHARE,
     Decimal,
     decimals_of,
+    figures_of,
     parse_numbers,
     point_notes,
     text_notes,
@@ -54,8 +55,12 @@ def infer_spec(
     features = [name for name in sample.columns if name not in exclude and (columns is None or name in columns)]
     # Without their names, as polars takes some names (like "^a$" or "count") for more than a name.
     given = {name: sample[name].alias("") for name in features}
-    texts = {name: values.cast(pl.String).drop_nulls() for name, values in given.items() if _is_text(values.dtype)}
-    decimals = decimals_of({name: without_placeholders(text).drop_nulls() for name, text in texts.items()})
+    texts = {
+        name: figures_of(values.cast(pl.String).drop_nulls())
+        for name, values in given.items()
+        if _is_text(values.dtype)
+    }
+    decimals = decimals_of(texts)
     rules, dropped = [], {}
     for name in sample.columns:
         if name not in given:
@@ -73,7 +78,7 @@ def infer_spec(
         if name not in read and name not in decimals and not dropped.get(name, "").startswith("constant")
     }
     notes = text_notes(words) + point_notes({name: text for name, text in texts.items() if name in read}, decimals)
-    notes += column_notes(sample.columns, rules, given)
+    notes += column_notes(sample.columns, rules, given | texts)
     if not rules:
         told = {name: why for name, why in dropped.items() if why != "excluded"} or dropped
         reasons = "; ".join(f"{name}: {why}" for name, why in list(told.items())[:4])
@@ -147,8 +152,7 @@ def _text_rule(
     values: pl.Series, name: str, distinct: int, asked: bool, total: int, decimal: Decimal | None
 ) -> ColumnRule | str:
     present = values.drop_nulls()
-    bare = without_placeholders(present).drop_nulls()
-    found = _of_figures(values, bare, name, asked, total, decimal) if bare.len() else None
+    found = _of_figures(values, figures_of(present), name, asked, total, decimal)
     if found is not None:
         return found
     if distinct == present.len() and distinct >= 20 and not asked:
@@ -247,7 +251,7 @@ def _encode(values: pl.Series, rule: ColumnRule, refuse: bool = True) -> tuple[n
         numbers = _parse_text(words, rule)
         bad = (numbers.is_null() & words.is_not_null()).arg_true().to_list()
         if refuse and bad and len(bad) == words.len() - words.null_count() and len(bad) >= 10:
-            raise _wrong_type(values, rule)
+            raise _wrong_type(words, rule)
         return numbers.to_numpy().astype(np.float64), bad
     if rule.kind == "datetime" and values.dtype.is_temporal():
         return _seconds(values), []

@@ -12,6 +12,7 @@ from anoaudit.errors import among
 PARSED_SHARE = (
     0.95  # a text column is numeric (or dates) when this share of its values parses; the rest are unreadable rows
 )
+MANY = 20  # different texts beside a mark are no words among marks
 Decimal = Literal["", ","]  # the decimal sign: "" is the point, and what a column rule's `format` holds
 
 # `20,8`, `1.234,5`: points group thousands only where a comma follows, as `1.234` alone may be either.
@@ -32,6 +33,17 @@ def without_placeholders(text: pl.Series) -> pl.Series:
         pl.col("")
     )  # "" is no name of a column, see `infer_spec`
     return text.alias("").to_frame().select(said).to_series()
+
+
+def figures_of(present: pl.Series) -> pl.Series:
+    """The texts of a column but for its marks, where these can only say that there is nothing; else all of them.
+
+    Marks are words of their own (`+` and `-`, `<` and `>`) where there are more than two of them, or little but them.
+    """
+    bare = without_placeholders(present).drop_nulls()
+    marks, distinct = present.n_unique() - bare.n_unique(), bare.n_unique()
+    few = distinct > 1 and (2 * bare.len() >= present.len() or distinct >= MANY)
+    return bare if marks <= 2 and few else present
 
 
 def parse_numbers(text: pl.Series, decimal: Decimal) -> pl.Series:

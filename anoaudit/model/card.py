@@ -71,7 +71,7 @@ def card_facts(manifest: Manifest) -> list[tuple[str, str]]:
             f"(the scores' MAD is {parity['mad']:.3g})",
         ),
         ("options", options or "none"),
-        *(("note", warning) for warning in manifest.warnings),
+        *(("note", note) for note in (*manifest.warnings, *getattr(manifest.input, "notes", ()))),
     ]
 
 

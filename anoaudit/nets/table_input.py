@@ -108,15 +108,17 @@ def is_embedding(spec: TableSpec, rows: npt.NDArray[np.float64]) -> bool:
     return bool(np.mean(np.array(repeated) <= 0.1) >= 0.8 and high <= 100 * low)
 
 
-def directions(features: Tensor) -> float:
-    """In how many directions the rows vary: F² / Σ r_ij² over the correlations of the F features that vary (our choice).
+def alikeness(features: Tensor) -> float:
+    """Mean squared correlation of two features: 0 where none tells of another, 1 where all move as one, or there is only one.
 
-    The participation ratio of the correlations' eigenvalues: F where no feature tells of another, 1 where all move as one.
-    `features` is float32[N, F]; what lies beyond three deviations counts as three.
+    `features` is float32[N, F]; what lies beyond three deviations counts as three, what does not vary is left out.
     """
     some = features[:: len(features) // 2000 + 1].double().clamp(-3, 3)
     some = some[:, some.std(0) > 1e-9]
-    return some.shape[1] ** 2 / float(torch.corrcoef(some.T).square().sum()) if some.shape[1] else 0.0
+    count = some.shape[1]
+    if count < 2:
+        return float(count)
+    return (float(torch.corrcoef(some.T).square().sum()) - count) / (count * (count - 1))
 
 
 def _statistics(column: npt.NDArray[np.float64], scaling: Scaling) -> tuple[float, float, float]:

@@ -146,15 +146,17 @@ def test_unusable_tables_are_exit_3(run: Run, tmp_path: Path) -> None:
     assert "no row can be read: 3 fields where the header has 2" in done.err
 
 
-def test_clean_columns_that_move_as_one_are_not_flagged(run: Run, tmp_path: Path) -> None:
-    """A shared cause and a little noise: the ensemble would flag a tenth of the rows."""
+def test_what_flags_are_worth_where_all_columns_move_as_one(run: Run, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    rows = rng.normal(size=(2000, 1)) + 0.1 * rng.normal(size=(2000, 3))
-    rows[7] = [1.0, 1.0, -1.0]  # each value is usual, together they are not
-    data = _write(tmp_path / "three.parquet", pl.DataFrame(rows, schema=["a", "b", "c"]))
-    done = run("fit", data, "-o", tmp_path / "m.anoaudit", "--format", "json")
-    assert "the columns move as one" in done.err
-    assert [row["id"] for row in json.loads(done.out)["rows"] if row["flagged"]] == ["7"]
+    rows = rng.normal(size=(400, 1)) + 0.1 * rng.normal(size=(400, 3))
+    data = _write(tmp_path / "line.parquet", pl.DataFrame(rows, schema=["a", "b", "c"]))
+    for more, warned in (([], 1), (["--set", "members=gaussian"], 0)):
+        done = run("fit", data, "-o", tmp_path / "m.anoaudit", "--force", "--format", "json", *more)
+        notes = json.loads(done.out)["summary"]["notes"]
+        assert (
+            sum("all columns move as one: up to a tenth of the rows may be flagged" in note for note in notes) == warned
+        )
+        assert run("inspect", tmp_path / "m.anoaudit").out.count("all columns move as one") == warned
 
 
 def test_under_fifty_rows_nothing_is_flagged_and_it_says_so(run: Run, tmp_path: Path) -> None:

@@ -233,10 +233,24 @@ def test_marks_among_numbers_and_dates_say_that_there_is_none(mark: str) -> None
     assert column(["1.0", "1.2.3"], rule_of(figures))[1] == [None, "column 'it': '1.2.3' is not a number"]  # type: ignore[arg-type]
 
 
-def test_marks_alone_are_words() -> None:
-    rule = rule_of(["+", "-", "+"] * (N // 3))
+@pytest.mark.parametrize(
+    "words",
+    [("+", "-"), ("Y", "-", "-"), ("yes", "-", "-"), ("*", "**", "***", "1"), ("+", "-", "0"), ("<", ">", "=", "1")],
+)
+def test_marks_that_may_be_words_are_categories(words: tuple[str, ...]) -> None:
+    rule = rule_of((list(words) * N)[:N])
     assert isinstance(rule, ColumnRule)
-    assert rule.categories == ("+", "-")
+    assert rule.categories == tuple(sorted(set(words)))
+
+
+def test_marks_silence_no_note() -> None:
+    spec = spec_of(
+        rate=["-" if k % 3 == 0 else f"{k}%" for k in range(N)],
+        label=["?" if k % 9 == 0 else str(k % 2) for k in range(N)],
+    )
+    said = " ".join(spec.notes)
+    assert "taken as text, not as numbers: rate" in said
+    assert "looks like labels: label" in said
 
 
 def test_a_word_among_numbers() -> None:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -40,7 +40,11 @@ EPOCHS, MIN_STEPS = 30, 600  # auto epochs: 30, or as many as make 600 steps, at
 MAX_EPOCHS = 300
 BATCH, MAP_BATCH = 128, 16
 FOLDS = 5
-FEWEST_DIRECTIONS = 1.5  # the tables developed on have 2.1 and more
+MOST_ALIKE = 0.8  # mean r² of the features from which on simulated clean tables were flagged
+AS_ONE = (
+    "all columns move as one: up to a tenth of the rows may be flagged though nothing is wrong with them; if they lie along one "
+    "straight line, --set members=gaussian flags less"
+)
 START_ITEMS, START_MAPS = 2048, 64  # Deep SVDD's centre comes from so many items
 
 
@@ -100,8 +104,11 @@ def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> n
     inlet = TableInput(items.spec, rows, scaling)
     with torch.no_grad():
         features = torch.cat([inlet(part) for part in torch.split(torch.from_numpy(rows), 50_000)])
-    if options.detector == "ensemble" and options.members is None:
-        options = replace(options, members=_members(features, scaling, trainer))
+    if options.detector == "ensemble":
+        members = options.members or (("gaussian", "nearest") if scaling == "unit" else get_args(Member))
+        options = replace(options, members=members)
+        if scaling != "unit" and members != ("gaussian",):
+            _warn_of_one_direction(features, trainer)
 
     def make() -> TableDetector:
         if options.detector == "autoencoder":
@@ -114,22 +121,16 @@ def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> n
     return _fit_both(make, RowBatches(features, items.labels), items, options, trainer)
 
 
-def _members(features: Tensor, scaling: str, trainer: Trainer) -> tuple[Member, ...]:
-    """Of the ensemble, where they are not given.
+def _warn_of_one_direction(features: Tensor, trainer: Trainer) -> None:
+    """Along one line distances within the bulk are next to nothing, and all that is left out is far off beside them."""
+    from anoaudit.nets.table_input import alikeness
 
-    Where all columns move as one the distances within the bulk are next to nothing, beside which all that is left out is far
-    off: 9 % of clean rows would be flagged. A Gaussian does not tell within from without (our choice, by simulated tables).
-    """
-    from anoaudit.nets.table_input import directions
-
-    if scaling == "unit":
-        return "gaussian", "nearest"
-    found = directions(features)
-    trainer.facts["directions"] = round(found, 2)
-    if found >= FEWEST_DIRECTIONS:
-        return "gaussian", "forest", "nearest"
-    trainer.reporter.note("the columns move as one: rows are compared by a Gaussian alone (--set members=gaussian)")
-    return ("gaussian",)
+    found = alikeness(features)
+    trainer.facts["alikeness"] = round(found, 3)
+    trainer.warnings[:] = [warning for warning in trainer.warnings if warning != AS_ONE]
+    if found >= MOST_ALIKE:
+        trainer.warnings.append(AS_ONE)
+        trainer.reporter.note(AS_ONE)
 
 
 def _fit_images(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Module:

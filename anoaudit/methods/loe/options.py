@@ -65,8 +65,7 @@ class LoeOptions:
     )
     members: tuple[Member, ...] | None = option(
         None,
-        "ensemble: which detectors; auto is all three, without the forest for scaling=unit, the Gaussian alone where all columns "
-        "move as one",
+        "ensemble: which detectors; auto is all three, without the forest for scaling=unit",
     )
     rounds: int | None = option(
         None, "ensemble, gaussian: how often fit and assignment take turns, at most; auto is 3 and 10", 1, 1000
