@@ -29,9 +29,8 @@ MARKED = (
 
 def without_placeholders(text: pl.Series) -> pl.Series:
     """Null where there is neither letter nor figure: among numbers or dates `-`, `?` or `.` says that there is none."""
-    said = pl.when(pl.col("").str.contains(r"[\p{L}\p{N}]")).then(
-        pl.col("")
-    )  # "" is no name of a column, see `infer_spec`
+    word = pl.col("")  # no name of a column, see `infer_spec`
+    said = pl.when(word.str.contains(r"[\p{L}\p{N}]")).then(word)
     return text.alias("").to_frame().select(said).to_series()
 
 

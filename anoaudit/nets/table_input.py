@@ -78,9 +78,8 @@ class TableInput(nn.Module):
         parts = []
         if self.numeric:
             raw = x.index_select(1, self.get_buffer("columns"))
-            missing = torch.isnan(raw) | (
-                raw.abs() > self.get_buffer("largest_double")
-            )  # exported, isinf is of float32
+            # No torch.isinf: exported it is of single precision.
+            missing = torch.isnan(raw) | (raw.abs() > self.get_buffer("largest_double"))
             known, overflow = torch.where(missing, self.impute, raw), self.get_buffer("overflow")
             parts.append((torch.maximum(torch.minimum(known, overflow), -overflow) - self.center) / self.scale)
         for j in self.categorical:
