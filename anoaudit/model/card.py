@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from anoaudit.data.items import ImageSpec
+from anoaudit.data.items import ImageSpec, TableSpec
 from anoaudit.errors import AnoauditError
 from anoaudit.methods.registry import find_method
 from anoaudit.model.alpha import alpha_facts, estimate_line, sensitivity_line
@@ -62,6 +62,7 @@ def card_facts(manifest: Manifest) -> list[tuple[str, str]]:
     if "memories" in training:
         found.append(("memories", memories_line(training["memories"])))
     options = ", ".join(f"`{key}={shown(value)}`" for key, value in heeded_options(manifest).items())
+    of_columns = manifest.input.notes if isinstance(manifest.input, TableSpec) else ()  # known while it is written
     return [
         *found,
         ("p-values", CALIBRATIONS[values["kind"]].format(**values)),
@@ -71,7 +72,7 @@ def card_facts(manifest: Manifest) -> list[tuple[str, str]]:
             f"(the scores' MAD is {parity['mad']:.3g})",
         ),
         ("options", options or "none"),
-        *(("note", note) for note in (*manifest.warnings, *getattr(manifest.input, "notes", ()))),
+        *(("note", note) for note in manifest.warnings + of_columns),
     ]
 
 

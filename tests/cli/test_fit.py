@@ -340,6 +340,7 @@ def test_a_table_with_decimal_commas_is_the_table_with_points(table: Fitted, run
     scored = run("score", exported, "-m", model, "-o", tmp_path / "s.parquet")
     assert scored.code == 0
     assert "taken as text" not in scored.err  # the columns are known by now
+    assert "taken as text" in (model / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_reports_command_makes_the_same_model_again(run: Run, tmp_path: Path) -> None:
