@@ -110,7 +110,7 @@ def is_embedding(spec: TableSpec, rows: npt.NDArray[np.float64]) -> bool:
 def alikeness(features: Tensor) -> float:
     """Mean squared correlation of two features: 0 where none tells of another, 1 where all move as one, or there is only one.
 
-    `features` is float32[N, F]; what lies beyond three deviations counts as three, what does not vary is left out.
+    `features` is float32[N, F], scaled; what lies beyond three deviations counts as three, what does not vary is left out.
     """
     some = features[:: len(features) // 2000 + 1].double().clamp(-3, 3)
     some = some[:, some.std(0) > 1e-9]

@@ -163,7 +163,8 @@ OURS: dict[str, dict[str, Any]] = {
     "ensemble": {"rounds": 3, "scaling": None},  # the scaling needs a look at the columns
 }  # fmt: skip
 
-#: What differs on images. Views and score by the folders developed on (tests/benchmarks/loe_spatial.py).
+#: What differs on images: the paper's views of image features, and the mean over places (our choice, by the folders developed on:
+#: tests/benchmarks/loe_spatial.py).
 OURS_OF_IMAGES: dict[str, dict[str, Any]] = {"ntl": {"transform": "plain", "top": 1.0}}
 
 #: The detectors that are refitted, not trained by steps.
