@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from anoaudit.methods.loe.detectors import NTL, DeepSVDD, Spatial
+from anoaudit.methods.loe.options import LoeOptions
 from anoaudit.nets.mlp import ParallelMLP, bias_free_mlp
 
 
@@ -190,3 +191,11 @@ def test_spatial_map_keeps_places_where_they_are():
     _, heat = Spatial(svdd, 0.1).score_and_map(features)
     for b, i, j in [(0, 0, 0), (1, 2, 4), (0, 3, 1)]:
         assert float(heat[b, i, j]) == pytest.approx(float(svdd.score(features[b, :, i, j][None])), rel=1e-5)
+
+
+def test_ntl_on_images_has_plain_views_and_the_mean_over_places():
+    images, table = (LoeOptions(detector="ntl").for_data(kind) for kind in ("images", "table"))
+    assert (images.transform, images.top) == ("plain", 1.0)
+    assert table.transform == "residual"
+    assert LoeOptions(detector="deep-svdd").for_data("images").top == 0.01
+    assert LoeOptions(detector="ntl", transform="residual", top=0.05).for_data("images").top == 0.05
