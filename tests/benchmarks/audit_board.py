@@ -4,6 +4,7 @@ usage: python tests/benchmarks/audit_board.py [--only thyroid,*/default] [--seed
 quick: the default recipe; full: the other methods and detectors that fit without labels, too, one seed of the slow ones. Needs
 the tables beside the checkout. Rows: at most 5,000 of a table, as in peers.py. The program runs as a user runs it (`anoaudit
 fit`, all options as they are by default, so --contamination is 0.1 whatever the true share); labels are for evaluation only.
+What the program refuses to fit (`icl` on 512 columns) is a cell with its reason, listed in `not_measured` with the peers'.
 
 `removed` cells are the default on the table without its anomalies: what its rule flags there is false. Peers come from
 results/peers.json (peers.py), images from results/audit_images.json (audit_images.py). Ranks are among the columns that have
@@ -25,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from critical_difference import chart, compare, ranks, wilcoxon
-from harness import RESULTS, SHARED, Results, anoaudit, print_table, settings
+from harness import RESULTS, SHARED, RefusedError, Results, anoaudit, print_table, settings
 from peers import board_rows
 from published import beside_published
 
@@ -64,7 +65,10 @@ def measure(cell: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         source, model = Path(folder) / f"{table}.parquet", Path(folder) / "board.anoaudit"
         pl.DataFrame(rows, schema=[f"c{j}" for j in range(rows.shape[1])]).write_parquet(source)
-        _, seconds, mib = anoaudit("fit", source, "-o", model, "--seed", seed, "--format", "csv", *arguments)
+        try:
+            _, seconds, mib = anoaudit("fit", source, "-o", model, "--seed", seed, "--format", "csv", *arguments)
+        except RefusedError as error:
+            return {"skipped": str(error)}
         found = pl.read_parquet(model / "scores.parquet").sort(pl.col("id").cast(pl.Int64, strict=False))
     scores, flagged = found["score"].to_numpy(), found["flagged"].fill_null(False).to_numpy()
     assert len(scores) == len(rows)
@@ -218,7 +222,7 @@ def main() -> None:
             if len(figures) > 1:
                 results.extra["critical_difference"].append({"half": half, "measure": key, **compare(figures)})
     results.extra["not_measured"] = {
-        cell: figures["skipped"] for cell, figures in peer_cells.items() if "skipped" in figures
+        cell: figures["skipped"] for cell, figures in (peer_cells | results.cells).items() if "skipped" in figures
     }  # fmt: skip
     results.extra["published"] = beside_published(columns, half_of)
     results.extra["summary"] += _document("audit_images").get("summary", [])

@@ -121,8 +121,12 @@ class Results:
             yield mine
 
 
+class RefusedError(RuntimeError):
+    """The program's error line, on exit 2 or 3."""
+
+
 def anoaudit(*arguments: object) -> tuple[str, float, float]:
-    """Run the program; (stdout, wall seconds, peak MiB of the process). Raises on exit 2 and 3."""
+    """Run the program; (stdout, wall seconds, peak MiB of the process). Raises RefusedError on exit 2 and 3, and RuntimeError."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "anoaudit", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -132,6 +136,9 @@ def anoaudit(*arguments: object) -> tuple[str, float, float]:
         said = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    if process.returncode in (2, 3) and errors:
+        raise RefusedError(errors[-1].removeprefix("error: "))
     if process.returncode not in (0, 1):
         raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}\n{said}")
     return out, time.perf_counter() - start, usage.ru_maxrss / 1024
