@@ -260,9 +260,14 @@ def _scores(items: TrainingItems, mask: npt.NDArray[np.bool_], session: Session)
 
 
 def _note_columns(spec: TableSpec, reporter: Reporter) -> None:
-    named = [f"{name} ({why})" for name, why in spec.dropped.items() if why != "excluded"]
-    if named:
-        reporter.note(f"not used as features: {', '.join(named)}")
+    by_reason: dict[str, list[str]] = {}
+    for name, why in spec.dropped.items():
+        if why != "excluded":
+            by_reason.setdefault(why, []).append(name)
+    if by_reason:
+        reporter.note(
+            f"not used as features: {'; '.join(f'{among(names)} ({why})' for why, names in by_reason.items())}"
+        )
     commas = [rule.name for rule in spec.columns if rule.format == ","]
     if commas:
         reporter.note(f"read with a decimal comma: {among(commas)}")

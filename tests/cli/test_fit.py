@@ -169,6 +169,14 @@ def test_under_fifty_rows_nothing_is_flagged_and_it_says_so(run: Run, tmp_path: 
     assert pl.read_parquet(tmp_path / "few.anoaudit" / "scores.parquet")["p_value"].null_count() == 40
 
 
+def test_many_columns_left_out_for_one_reason_are_not_all_named(run: Run, tmp_path: Path) -> None:
+    rows = make_table(40, 3).drop("anomaly").with_columns(pl.lit(1.0).alias(f"c{j:02}") for j in range(100))
+    done = run("fit", _write(tmp_path / "wide.parquet", rows), "-o", tmp_path / "m.anoaudit")
+    assert done.code == 0
+    (line,) = (line for line in done.err.splitlines() if "not used as features" in line)
+    assert "c10 and 89 more (constant)" in line
+
+
 def test_of_few_images_the_blots_are_flagged_and_nothing_else(run: Run, tmp_path: Path) -> None:
     labels = make_images(tmp_path / "tiles", count=56, anomalies=4)
     done = run("fit", tmp_path / "tiles", "-o", tmp_path / "m.anoaudit", "--backbone", "none", "--format", "json")
