@@ -117,7 +117,7 @@ def test_the_score_is_the_members_geometric_mean():
         median, bulk = np.quantile(column, [0.5, 0.7])
         unit = np.log(1.01 * bulk) - np.log(median + 0.01 * bulk)
         z_m = (np.log(column + 0.01 * bulk) - np.log(median + 0.01 * bulk)) / unit
-        z += 0.8 * np.where(z_m > 0, z_m, z_m / 5) / 2
+        z += np.where(z_m > 0, z_m, z_m / 5) / 2
     wanted = np.where(z < 30, np.exp(np.minimum(z, 30)), np.exp(30) * (z - 29))
     assert ensemble.score(x).numpy() == pytest.approx(wanted, rel=1e-5)
 

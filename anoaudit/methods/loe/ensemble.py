@@ -16,10 +16,6 @@ from anoaudit.methods.loe.alternate import Head
 
 BULK = 0.7  # the scores' median and this quantile standardise them: anomalies beyond keep their distance
 LEAK = 0.2  # that one member finds an item most normal must not hide what another sees
-POWER = (
-    0.8  # of the mean: with 1 the null stops short of the tail (development tables: 0.23 of the flags wrong, not 0.1)
-)
-AS_ONE = 0.6  # where all columns move as one, the tail reaches further still (by simulated clean tables)
 LARGEST = 30.0  # beyond it a score grows with z, no longer with exp(z), which would overflow
 FLOOR = 0.01  # of that quantile: duplicated rows have distance 0, whose logarithm would be infinite
 SMALLEST = 0.01  # where the bulk is one value its spread is zero
@@ -28,18 +24,16 @@ SMALLEST = 0.01  # where the bulk is one value its spread is zero
 class Ensemble(nn.Module):
     """Score: the geometric mean of the members' scores, each a power of its ratio to the median.
 
-    exp(z) with z `power` times the mean over members of (log s − median) / (q₇₀ − median) of the training items' log s, where
-    what is below zero counts a fifth; beyond z = LARGEST the tangent. The logarithms make unlike tails alike. The power moves
-    no item in the ranking, only how far the null must reach.
+    exp(z) with z the mean over members of (log s − median) / (q₇₀ − median) of the training items' log s, where what is
+    below zero counts a fifth; beyond z = LARGEST the tangent. The logarithms make unlike tails alike.
     """
 
     center: Tensor
     spread: Tensor
     floor: Tensor
 
-    def __init__(self, members: dict[str, Head], power: float = POWER) -> None:
+    def __init__(self, members: dict[str, Head]) -> None:
         super().__init__()
-        self.power = power
         self.members = nn.ModuleDict(members)
         for name, value in (("center", 0.0), ("spread", 1.0), ("floor", 1.0)):
             self.register_buffer(name, torch.full((len(members),), value))
@@ -59,5 +53,5 @@ class Ensemble(nn.Module):
         """score_B."""
         score_BM = torch.stack([member.score(x_BD) for member in self.members.values()], 1)  # type: ignore[operator]
         z_BM = (torch.log(score_BM + self.floor) - self.center) / self.spread
-        z_B = self.power * torch.maximum(z_BM, LEAK * z_BM).mean(1)
+        z_B = torch.maximum(z_BM, LEAK * z_BM).mean(1)
         return (torch.exp(z_B.clamp_max(LARGEST)) * (1 + (z_B - LARGEST).clamp_min(0))).float()

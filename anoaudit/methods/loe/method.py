@@ -20,7 +20,7 @@ from anoaudit.methods.loe.alternate import Head, alternate
 from anoaudit.methods.loe.assignment import Assignment
 from anoaudit.methods.loe.autoencoder import image_detector, row_detector
 from anoaudit.methods.loe.detectors import Spatial
-from anoaudit.methods.loe.ensemble import AS_ONE, POWER, Ensemble
+from anoaudit.methods.loe.ensemble import Ensemble
 from anoaudit.methods.loe.mhrot import MHRot
 from anoaudit.methods.loe.options import REFITTED, LoeOptions, Member
 from anoaudit.methods.loe.pairs import image_pair, loss_pair
@@ -41,7 +41,7 @@ MAX_EPOCHS = 300
 BATCH, MAP_BATCH = 128, 16
 FOLDS = 5
 MOST_ALIKE = 0.8  # mean r² of the features; from there on simulated clean tables were flagged (our choice)
-MOVE_AS_ONE = (
+AS_ONE = (
     "all columns move as one: up to a tenth of the rows may be flagged though nothing is wrong with them; if they lie along one "
     "straight line, --set members=gaussian flags less"
 )
@@ -104,17 +104,16 @@ def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> n
     inlet = TableInput(items.spec, rows, scaling)
     with torch.no_grad():
         features = torch.cat([inlet(part) for part in torch.split(torch.from_numpy(rows), 50_000)])
-    power = POWER
     if options.detector == "ensemble":
         members = options.members or (("gaussian", "nearest") if scaling == "unit" else get_args(Member))
         options = replace(options, members=members)
         if scaling not in ("unit", "none") and members != ("gaussian",):
-            power = AS_ONE if _move_as_one(features, trainer) else POWER
+            _warn_of_one_direction(features, trainer)
 
     def make() -> TableDetector:
         if options.detector == "autoencoder":
             return row_detector(spec, inlet, options)
-        return TableDetector(inlet, loss_pair(inlet.width, options, trainer.seed, power))
+        return TableDetector(inlet, loss_pair(inlet.width, options, trainer.seed))
 
     if options.detector not in REFITTED:  # those are fitted in less time than this takes
         outputs = ("score", "errors") if options.detector == "autoencoder" else ("score",)
@@ -122,18 +121,16 @@ def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> n
     return _fit_both(make, RowBatches(features, items.labels), items, options, trainer)
 
 
-def _move_as_one(features: Tensor, trainer: Trainer) -> bool:
-    """Whether all columns do, with a warning: along one line distances within the bulk are next to nothing beside all others."""
+def _warn_of_one_direction(features: Tensor, trainer: Trainer) -> None:
+    """Along one line distances within the bulk are next to nothing, and all that is left out is far off beside them."""
     from anoaudit.nets.table_input import alikeness
 
     found = alikeness(features)
     trainer.facts["alikeness"] = round(found, 3)
-    trainer.warnings[:] = [warning for warning in trainer.warnings if warning != MOVE_AS_ONE]
-    if found < MOST_ALIKE:
-        return False
-    trainer.warnings.append(MOVE_AS_ONE)
-    trainer.reporter.note(MOVE_AS_ONE)
-    return True
+    trainer.warnings[:] = [warning for warning in trainer.warnings if warning != AS_ONE]
+    if found >= MOST_ALIKE:
+        trainer.warnings.append(AS_ONE)
+        trainer.reporter.note(AS_ONE)
 
 
 def _fit_images(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> nn.Module:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from anoaudit.errors import UsageError
 from anoaudit.methods.loe.alternate import Head
 from anoaudit.methods.loe.detectors import NTL, DeepSVDD, Spatial
-from anoaudit.methods.loe.ensemble import POWER, Ensemble
+from anoaudit.methods.loe.ensemble import Ensemble
 from anoaudit.methods.loe.forest import IsolationForest
 from anoaudit.methods.loe.gaussian import GaussianMap, GaussianVector
 from anoaudit.methods.loe.icl import ICL
@@ -29,10 +29,10 @@ from anoaudit.methods.loe.whole import GaussianImage
 LIMIT = 3.0
 
 
-def loss_pair(width: int, options: LoeOptions, seed: int = 0, power: float = POWER) -> nn.Module:
+def loss_pair(width: int, options: LoeOptions, seed: int = 0) -> nn.Module:
     """The pair for vectors of `width` features; `options` are filled in (`LoeOptions.for_data`).
 
-    `seed` draws the rows that forests and nearest samples are made of; `power` is the ensemble's.
+    `seed` draws the rows that forests and nearest samples are made of.
 
     NTL's widths are the authors' fallback rule for tables [code]: under 32 features 2D, up to 300 64/32, above 256/64.
     """
@@ -40,7 +40,7 @@ def loss_pair(width: int, options: LoeOptions, seed: int = 0, power: float = POW
     if name == "gaussian":
         return GaussianVector(width)
     if name == "ensemble":
-        return _ensemble(width, options, seed, power)
+        return _ensemble(width, options, seed)
     if name == "icl":
         return ICL(width, options.window, options.hidden, options.out, options.temperature or 0.01)
     if name == "deep-svdd":
@@ -56,7 +56,7 @@ def loss_pair(width: int, options: LoeOptions, seed: int = 0, power: float = POW
     )  # fmt: skip
 
 
-def _ensemble(width: int, options: LoeOptions, seed: int, power: float) -> Ensemble:
+def _ensemble(width: int, options: LoeOptions, seed: int) -> Ensemble:
     members: dict[str, Head] = {}
     for member in options.members or ("gaussian", "forest", "nearest"):
         if member == "gaussian":
@@ -65,7 +65,7 @@ def _ensemble(width: int, options: LoeOptions, seed: int, power: float) -> Ensem
             members[member] = IsolationForest(seed)
         else:
             members[member] = NearestSamples(width, seed)
-    return Ensemble(members, power)
+    return Ensemble(members)
 
 
 def image_pair(backbone: Any, kept: Tensor | None, options: LoeOptions, seed: int = 0) -> nn.Module:
