@@ -15,7 +15,7 @@ import typer
 from anoaudit import __version__
 from anoaudit.cli import contaminate, doctor, fit, inspect, methods, report, score
 from anoaudit.cli.shared import InterruptionError
-from anoaudit.cli.streams import drop, heedless_stderr
+from anoaudit.cli.streams import drop, heedless
 from anoaudit.errors import AnoauditError, UsageError
 
 app = typer.Typer(
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in given
     given = [DEBUG, *(item for item in given if item != DEBUG)] if debug else given
-    with heedless_stderr():
+    with heedless():
         sys.exit(_run(given, debug))
 
 

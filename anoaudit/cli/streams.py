@@ -52,9 +52,17 @@ class _Heedless:
 
 
 @contextlib.contextmanager
-def heedless_stderr() -> Iterator[None]:
-    """Inside, nothing fails for want of a stderr, nor do its lines go to stdout where it is closed (`2>&-`)."""
+def heedless() -> Iterator[None]:
+    """Inside, nothing fails for want of a stderr or stdout (`2>&-`, `>&-`), nor does what is written get into another file."""
     with contextlib.ExitStack() as stack:
+        for number in (1, 2):  # a closed one's number would go to the next file that is opened
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+        if sys.stdout is None:
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
         given = sys.stderr or stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stderr(cast(TextIO, _Heedless(given))))
         yield

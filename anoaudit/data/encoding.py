@@ -21,6 +21,7 @@ from anoaudit.data.number_text import (
     Decimal,
     decimals_of,
     figures_of,
+    mark_notes,
     parse_numbers,
     point_notes,
     text_notes,
@@ -35,8 +36,10 @@ DATE_FORMATS = (
     "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M",
     "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y", "%d/%m/%Y %H:%M:%S",
     "%d/%m/%Y %H:%M", "%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%Y-%m-%d %H:%M:%S%.f%z", "%Y-%m-%dT%H:%M", "%m/%d/%Y",
-    "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%H:%M:%S%.f", "%H:%M",
+    "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%H:%M:%S%.f", "%H:%M", "%d.%m.%y %H:%M", "%d.%m.%y", "%d/%m/%y %H:%M", "%d/%m/%y",
+    "%m/%d/%y %H:%M", "%m/%d/%y",
 )  # fmt: skip
+FIRST_YEAR = 1000  # `%Y` reads the day of 23/02/24 as a year, too
 TRUE, FALSE = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
 
 
@@ -78,6 +81,7 @@ def infer_spec(
         if name not in read and name not in decimals and not dropped.get(name, "").startswith("constant")
     }
     notes = text_notes(words) + point_notes({name: text for name, text in texts.items() if name in read}, decimals)
+    notes += mark_notes({name: given[name].cast(pl.String).drop_nulls() for name in texts if name in read})
     notes += column_notes(sample.columns, rules, given | texts)
     if not rules:
         told = {name: why for name, why in dropped.items() if why != "excluded"} or dropped
@@ -278,8 +282,10 @@ def _dates(values: pl.Series, form: str) -> pl.Series:
             return values.str.to_time(form, strict=False)
         if any(part in form for part in ("%H", "%S")):
             dates = values.str.to_datetime(form, strict=False, time_unit="us")
-            return dates.dt.replace_time_zone(None) if "%z" in form else dates
-        return values.str.to_date(form, strict=False).cast(pl.Datetime("us"))
+            dates = dates.dt.replace_time_zone(None) if "%z" in form else dates
+        else:
+            dates = values.str.to_date(form, strict=False).cast(pl.Datetime("us"))
+        return dates.set(dates.dt.year() < FIRST_YEAR, None)
     except pl.exceptions.PolarsError:
         return pl.Series(values.name, [None] * values.len(), dtype=pl.Datetime("us"))
 

@@ -13,6 +13,7 @@ PARSED_SHARE = (
     0.95  # a text column is numeric (or dates) when this share of its values parses; the rest are unreadable rows
 )
 MANY = 20  # different texts beside a mark are no words among marks
+SIGN = r"[+<>=±≤≥]"  # says something wherever it stands
 Decimal = Literal["", ","]  # the decimal sign: "" is the point, and what a column rule's `format` holds
 
 # `20,8`, `1.234,5`: points group thousands only where a comma follows, as `1.234` alone may be either.
@@ -28,21 +29,31 @@ MARKED = (
 
 
 def without_placeholders(text: pl.Series) -> pl.Series:
-    """Null where there is neither letter nor figure: among numbers or dates `-`, `?` or `.` says that there is none."""
+    """Null where there is no letter, figure or SIGN: among numbers or dates `-`, `?` or `.` says that there is none."""
     word = pl.col("")  # no name of a column, see `infer_spec`
-    said = pl.when(word.str.contains(r"[\p{L}\p{N}]")).then(word)
+    said = pl.when(word.str.contains(r"[\p{L}\p{N}]") | word.str.contains(SIGN)).then(word)
     return text.alias("").to_frame().select(said).to_series()
 
 
 def figures_of(present: pl.Series) -> pl.Series:
     """The texts of a column but for its marks, where these can only say that there is nothing; else all of them.
 
-    Marks are words of their own (`+` and `-`, `<` and `>`) where there are more than two of them, or little but them.
+    Marks are words of their own where a sign stands alone beside them (`+` and `-`, `<` and `>`), or where there is little else.
     """
     bare = without_placeholders(present).drop_nulls()
-    marks, distinct = present.n_unique() - bare.n_unique(), bare.n_unique()
+    signs = not bare.str.contains(r"[\p{L}\p{N}]").all()
+    distinct = bare.n_unique()
     few = distinct > 1 and (2 * bare.len() >= present.len() or distinct >= MANY)
-    return bare if marks <= 2 and few else present
+    return bare if few and not signs else present
+
+
+def mark_notes(texts: Mapping[str, pl.Series]) -> tuple[str, ...]:
+    """What to tell of the marks in columns (nulls left out) that are read as numbers, dates or true and false."""
+    marks = {name: present.filter(without_placeholders(present).is_null()) for name, present in texts.items()}
+    odd = [
+        f"{name} ({', '.join(map(repr, found.unique().sort()[:3]))})" for name, found in marks.items() if found.len()
+    ]
+    return (f"taken as missing: {among(odd)}",) if odd else ()
 
 
 def parse_numbers(text: pl.Series, decimal: Decimal) -> pl.Series:

@@ -108,16 +108,21 @@ def is_embedding(spec: TableSpec, rows: npt.NDArray[np.float64]) -> bool:
 
 
 def alikeness(features: Tensor) -> float:
-    """Mean squared correlation of two features: 0 where none tells of another, 1 where all move as one, or there is only one.
+    """A feature's mean squared correlation with the others, the least: 1 where all move as one, or there is only one.
 
-    `features` is float32[N, F], scaled; what lies beyond three deviations counts as three, what does not vary is left out.
+    `features` is float32[N, F] of any scale; what lies beyond three robust deviations counts as three, what does not vary is
+    left out.
     """
-    some = features[:: len(features) // 2000 + 1].double().clamp(-3, 3)
+    some = features[:: len(features) // 2000 + 1].double()
+    some = some - some.median(0).values
+    spread = some.abs().median(0).values * 1.4826
+    spread = torch.where(spread > 0, spread, some.std(0))
+    some = (some / spread.clamp_min(1e-300)).clamp(-3, 3)
     some = some[:, some.std(0) > 1e-9]
     count = some.shape[1]
     if count < 2:
         return float(count)
-    return (float(torch.corrcoef(some.T).square().sum()) - count) / (count * (count - 1))
+    return float((torch.corrcoef(some.T).square().sum(0) - 1).min()) / (count - 1)
 
 
 def _statistics(column: npt.NDArray[np.float64], scaling: Scaling) -> tuple[float, float, float]:

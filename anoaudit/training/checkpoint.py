@@ -200,12 +200,12 @@ def discard(folder: Path) -> None:
 
 def discard_if_fresh(folder: Path) -> None:
     """Remove the folder unless it holds a checkpoint to go on from, or anything that is not ours."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {
-        LOCK,
-        "features.f16",
-        "pixels.u8",
-        "scores.parquet",
-    }:
+    ours = {
+        path
+        for name in (LOCK, "features.f16", "pixels.u8", "scores.parquet", ".tmp??????")
+        for path in folder.glob(name)
+    }
+    if folder.is_dir() and set(folder.iterdir()) <= ours:
         discard(folder)
 
 

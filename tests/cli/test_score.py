@@ -361,6 +361,19 @@ def test_a_finding_outlives_its_readers(table: Fitted, form: str) -> None:
 UNHEARD = ["2> >(exec 0<&-; true)", "2>/dev/full", "2>&-"]
 
 
+@pytest.mark.parametrize(("closed", "said"), [(">&-", True), (">&- 2>&-", False)])
+def test_an_exit_code_outlives_a_stdout_that_is_not_there(
+    table: Fitted, closed: str, said: bool, tmp_path: Path
+) -> None:
+    for out in ("", f"-o '{tmp_path}/s.parquet'"):
+        command = (
+            f"'{sys.executable}' -m anoaudit score '{table.data}' -m '{table.model}' --fail-on 'count>1' {out} {closed}"
+        )
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert (done.returncode, done.stdout, "failed: count>1" in done.stderr) == (1, "", said)
+    assert pl.read_parquet(tmp_path / "s.parquet").height == pl.read_parquet(table.data).height
+
+
 @pytest.mark.parametrize("unheard", UNHEARD)
 @pytest.mark.parametrize(
     ("option", "code"), [("--fail-on 'count>1'", 1), ("--max-unreadable x", 2), ("--fail-on 'count>999'", 0)]

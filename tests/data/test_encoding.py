@@ -177,6 +177,8 @@ MOMENTS = [dt.datetime(2023, 12, 25, 13, 1, 7) + dt.timedelta(hours=31 * i) for 
         ("%Y-%m-%d %H:%M:%S.%f+00:00", 1), ("%Y-%m-%d %H:%M", 60), ("%Y-%m-%dT%H:%M", 60), ("%Y-%m-%d", 86400),
         ("%d.%m.%Y", 86400), ("%d.%m.%Y %H:%M:%S", 1), ("%d/%m/%Y", 86400), ("%m/%d/%Y", 86400), ("%Y/%m/%d", 86400),
         ("%d.%m.%Y %H:%M", 60), ("%d/%m/%Y %H:%M", 60), ("%m/%d/%Y %H:%M", 60), ("%Y/%m/%d %H:%M", 60),
+        ("%d.%m.%y", 86400), ("%d.%m.%y %H:%M", 60), ("%d/%m/%y", 86400), ("%d/%m/%y %H:%M", 60), ("%m/%d/%y", 86400),
+        ("%m/%d/%y %H:%M", 60),
     ],
 )  # fmt: skip
 def test_date_formats(form: str, exact: int) -> None:
@@ -235,12 +237,31 @@ def test_marks_among_numbers_and_dates_say_that_there_is_none(mark: str) -> None
 
 @pytest.mark.parametrize(
     "words",
-    [("+", "-"), ("Y", "-", "-"), ("yes", "-", "-"), ("*", "**", "***", "1"), ("+", "-", "0"), ("<", ">", "=", "1")],
+    [
+        ("+", "-"),
+        ("Y", "-", "-"),
+        ("yes", "-", "-"),
+        ("*", "**", "***", "1"),
+        ("+", "-", "0"),
+        ("<", ">", "=", "1"),
+        ("-", "+", "1", "1", "2", "2", "3", "3"),
+        ("<5", "<", ">", "1", "2", "3"),
+    ],
 )
 def test_marks_that_may_be_words_are_categories(words: tuple[str, ...]) -> None:
     rule = rule_of((list(words) * N)[:N])
     assert isinstance(rule, ColumnRule)
     assert rule.categories == tuple(sorted(set(words)))
+
+
+def test_marks_of_several_kinds_are_gaps_and_told() -> None:
+    values = [["?", "-", "--"][k % 3] if k % 9 < 3 else f"{k / 7:.3f}" for k in range(N)]
+    spec = spec_of(it=values, other=[f"{k / 3:.2f}" for k in range(N)])
+    assert {rule.kind for rule in spec.columns} == {"numeric"}
+    assert spec.notes == ("taken as missing: it ('-', '--', '?')",)
+    numbers, reasons = column([*values[:9], "+"], next(rule for rule in spec.columns if rule.name == "it"))
+    assert [math.isnan(x) for x in numbers] == [True] * 3 + [False] * 6 + [True]
+    assert reasons[-1] == "column 'it': '+' is not a number"  # a sign says something: it is not passed over
 
 
 def test_marks_silence_no_note() -> None:

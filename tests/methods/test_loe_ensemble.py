@@ -140,6 +140,17 @@ def test_one_blind_member_does_not_hide_what_the_others_see():
         assert score[start : start + 10].min() > score[:960].quantile(0.75)
 
 
+def test_a_gaussian_alone_tells_far_values_apart():
+    """Beside others it is there for broken correlations, and values beyond three deviations count as three."""
+    x = normal_rows(500, 2)
+    x[:3, 0] = torch.tensor([8.0, 12.0, 25.0])
+    for members, apart in ((("gaussian",), True), (("gaussian", "forest", "nearest"), False)):
+        ensemble = loss_pair(2, LoeOptions(members=members).for_data("table"))
+        alternate(ensemble.members["gaussian"], Held(x), Assignment("refine", 0.1, 0), 3, CPU, Reporter(), "")
+        near, middle, far = ensemble.members["gaussian"].score(x[:3]).tolist()
+        assert (near < middle < far) == apart
+
+
 def test_a_row_of_the_pool_is_as_odd_as_any_other():
     """In many dimensions all distances are alike: a row that finds itself in some samples must not look normal for it."""
     x = normal_rows(3000, 128)

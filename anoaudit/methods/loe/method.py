@@ -40,10 +40,10 @@ EPOCHS, MIN_STEPS = 30, 600  # auto epochs: 30, or as many as make 600 steps, at
 MAX_EPOCHS = 300
 BATCH, MAP_BATCH = 128, 16
 FOLDS = 5
-MOST_ALIKE = 0.8  # mean r² of the features; from there on simulated clean tables were flagged (our choice)
+MOST_ALIKE = 0.8  # r² of each feature with the others; from there on simulated clean tables were flagged (our choice)
 AS_ONE = (
     "all columns move as one: up to a tenth of the rows may be flagged though nothing is wrong with them; if they lie along one "
-    "straight line, --set members=gaussian flags less"
+    "straight line, --set detector=gaussian flags less"
 )
 START_ITEMS, START_MAPS = 2048, 64  # Deep SVDD's centre comes from so many items
 
@@ -107,7 +107,7 @@ def _fit_table(items: TrainingItems, options: LoeOptions, trainer: Trainer) -> n
     if options.detector == "ensemble":
         members = options.members or (("gaussian", "nearest") if scaling == "unit" else get_args(Member))
         options = replace(options, members=members)
-        if scaling not in ("unit", "none") and members != ("gaussian",):
+        if scaling != "unit" and members != ("gaussian",):
             _warn_of_one_direction(features, trainer)
 
     def make() -> TableDetector:

@@ -58,9 +58,11 @@ def loss_pair(width: int, options: LoeOptions, seed: int = 0) -> nn.Module:
 
 def _ensemble(width: int, options: LoeOptions, seed: int) -> Ensemble:
     members: dict[str, Head] = {}
-    for member in options.members or ("gaussian", "forest", "nearest"):
+    names = options.members or ("gaussian", "forest", "nearest")
+    for member in names:
         if member == "gaussian":
-            members[member] = GaussianVector(width, None if options.scaling == "unit" else LIMIT)
+            alone = len(names) == 1 or options.scaling == "unit"
+            members[member] = GaussianVector(width, None if alone else LIMIT)
         elif member == "forest":
             members[member] = IsolationForest(seed)
         else:
