@@ -136,6 +136,7 @@ def test_pairs_of_ones_own_are_checked(name: str, said: str) -> None:
      ({"recipe": "paper-thyroid"}, "images", "no configuration"), ({"scaling": "location"}, "table", "for images"),
      ({"scaling": "robust"}, "images", "for tables"), ({"detector": "mhrot", "features": "pooled"}, "images", "no pooled"),
      ({"epochs": 5}, "table", "epochs: detector=ensemble on a table does not heed it"),
+     ({"recipe": "paper", "top": 0.5}, "images", "top: detector=ntl on pooled features does not heed it"),
      ({"detector": "ensemble"}, "images", "gives images no map"),
      ({"detector": "gaussian", "members": ("forest",)}, "table", "members: detector=gaussian"),
      ({"detector": "icl", "transforms": 5}, "images", "transforms: detector=icl on images"),

@@ -123,6 +123,9 @@ class LoeOptions:
         """
         ours = "ensemble" if kind == "table" else "gaussian"
         chosen = replace(self, detector=self.detector or (ours if self.recipe == "default" else "ntl"))
+        # What is heeded depends on it, where a recipe decides it, too.
+        recipe = PAPER.get((chosen.recipe, chosen.detector or "", kind), {})
+        chosen = replace(chosen, features=chosen.features or recipe.get("features"))
         _check(chosen, kind)
         deaf = _deaf(chosen, kind)
         values = {name: value for name, value in _values(chosen, kind).items() if name not in deaf}
