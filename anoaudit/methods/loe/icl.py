@@ -53,7 +53,7 @@ class ICL(nn.Module):
         largest = SCORED * count * max(features - k, 2 * (hidden or HIDDEN)) * 4
         if largest > MOST_BYTES:
             raise UsageError(
-                f"--set detector=icl on {features} features would take {largest / 2**30:.0f} GiB a batch when scoring",
+                f"--set detector=icl on {features} features would take {largest / 2**30:.1f} GiB a batch when scoring",
                 "use another detector, or a larger --set window=",
             )
         columns = torch.arange(features)
