@@ -122,11 +122,11 @@ class Results:
 
 
 class RefusedError(RuntimeError):
-    """The program's error line, on exit 2 or 3."""
+    """The program's error line, on exit 2: what it will not do anywhere."""
 
 
 def anoaudit(*arguments: object) -> tuple[str, float, float]:
-    """Run the program; (stdout, wall seconds, peak MiB of the process). Raises RefusedError on exit 2 and 3, and RuntimeError."""
+    """Run the program; (stdout, wall seconds, peak MiB of the process). Raises RefusedError on exit 2, RuntimeError on 3."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "anoaudit", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -137,7 +137,7 @@ def anoaudit(*arguments: object) -> tuple[str, float, float]:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
-    if process.returncode in (2, 3) and errors:
+    if process.returncode == 2 and errors:
         raise RefusedError(errors[-1].removeprefix("error: "))
     if process.returncode not in (0, 1):
         raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}\n{said}")
