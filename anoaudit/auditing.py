@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from anoaudit import __version__
 from anoaudit.data.items import Dataset, TableSpec
 from anoaudit.model.alpha import alpha_facts
@@ -17,7 +19,7 @@ from anoaudit.model.card import render_card
 from anoaudit.model.manifest import Manifest
 from anoaudit.model.session import Session
 from anoaudit.progress import Reporter
-from anoaudit.scoring.decisions import Rule
+from anoaudit.scoring.decisions import Rule, nothing_flagged
 from anoaudit.scoring.scorer import score_dataset
 from anoaudit.scoring.table import ScoreTable
 from anoaudit.training.fitting import FitSettings, Fitted
@@ -53,10 +55,16 @@ def audit(
     identity = {"name": name, "method": settings.method.name, "hash": hashlib.sha256(fitted.graph).hexdigest()}
     notes = fitted.warnings + (fitted.spec.notes if isinstance(fitted.spec, TableSpec) else ())
     with reporter.phase("scoring", len(dataset)) as task:
-        return score_dataset(
+        table = score_dataset(
             dataset, session, fitted.spec, out, calibrate, rule, given, identity, notes, task.update,
             alpha_facts(fitted.training), command,
         )  # fmt: skip
+    explained = any("--top-k" in note for note in table.summary.notes)  # few known normals, say
+    if rule.fdr is not None and not table.summary.flagged and not explained:
+        best = table.lazy().select(pl.col("p_value").min()).collect().item()
+        if best is not None:
+            reporter.note(nothing_flagged(rule.fdr, table.summary.readable, best))
+    return table
 
 
 def write(path: Path, dataset: Dataset, settings: FitSettings, fitted: Fitted, table: ScoreTable) -> None:

@@ -1,4 +1,4 @@
-"""Chosen rows of Parquet or CSV files into one file: Parquet keeps its types, CSV its text."""
+"""Chosen rows of Parquet or CSV files into one file: Parquet keeps its types, CSV its text, delimiter and line ends."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ def rewrite(
                 f"the rows cannot be written as Parquet: {_first_line(error)}", "check the columns' types"
             ) from error
         return
-    delimiter = delimiter_for(columns, _sniff(files[0]))
+    delimiter, end = delimiter_for(columns, _sniff(files[0])), _line_end(files[0])
     cells = list(_csv_cells(files, every, columns))
     changed = [
         (e, cells[e.source][e.column] if e.source is not None else _text(e, cells, e.column in commas)) for e in edits
     ]
     for edit, text in changed:
         cells[edit.row][edit.column] = text
-    _write_lines(path, columns, delimiter, (csv_line(row, delimiter) for row in cells))
+    _write_lines(path, (csv_line(row, delimiter, end) for row in (columns, *cells)))
 
 
 def _edited(column: Any, edits: Sequence[Edit], comma: bool) -> Any:
@@ -208,23 +208,19 @@ def _parquet_rows(files: Sequence[Path], wanted: Positions, schema: Any) -> Iter
 def _write_csv(
     files: Sequence[Sequence[Path]], wanted: Sequence[Positions], rows: Positions, columns: Sequence[str], path: Path
 ) -> None:
-    delimiter = delimiter_for(columns, _sniff(files[0][0]))
+    delimiter, end = delimiter_for(columns, _sniff(files[0][0])), _line_end(files[0][0])
     lines = [
-        line for some, keep in zip(files, wanted, strict=True) for line in _csv_lines(some, keep, columns, delimiter)
+        csv_line(cells, delimiter, end)
+        for some, keep in zip(files, wanted, strict=True)
+        for cells in _csv_cells(some, keep, columns)
     ]
-    _write_lines(path, columns, delimiter, (lines[row] for row in rows))
+    _write_lines(path, (csv_line(columns, delimiter, end), *(lines[row] for row in rows)))
 
 
-def _write_lines(path: Path, columns: Sequence[str], delimiter: str, lines: Iterable[str]) -> None:
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
     # Bytes that are not UTF-8 go through unchanged, as the reader let them in.
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as out:
-        out.write(csv_line(columns, delimiter))
         out.writelines(lines)
-
-
-def _csv_lines(files: Sequence[Path], wanted: Positions, columns: Sequence[str], delimiter: str) -> Iterator[str]:
-    """The wanted rows as lines."""
-    return (csv_line(cells, delimiter) for cells in _csv_cells(files, wanted, columns))
 
 
 def _csv_cells(files: Sequence[Path], wanted: Positions, columns: Sequence[str]) -> Iterator[list[str]]:
@@ -252,14 +248,14 @@ def _csv_cells(files: Sequence[Path], wanted: Positions, columns: Sequence[str])
             raise AuditError(f"{path} cannot be read after line {line}: {error}", "mend or remove the line") from error
 
 
-def csv_line(cells: Sequence[str], delimiter: str = ",") -> str:
+def csv_line(cells: Sequence[str], delimiter: str = ",", end: str = "\n") -> str:
     """One line of CSV.
 
     Python 3.11's csv.writer leaves a lone carriage return unquoted, and then nobody can read the line back.
     """
     special = (delimiter, '"', "\n", "\r")
     quoted = ['"' + cell.replace('"', '""') + '"' if any(c in cell for c in special) else cell for cell in cells]
-    return (delimiter.join(quoted) if quoted != [""] else '""') + "\n"
+    return (delimiter.join(quoted) if quoted != [""] else '""') + end
 
 
 def _sniff(path: Path) -> str:
@@ -267,6 +263,12 @@ def _sniff(path: Path) -> str:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         line = file.readline(1024 * 1024)
     return max(DELIMITERS, key=line.count)
+
+
+def _line_end(path: Path) -> str:
+    """How the header's line ends."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        return "\r\n" if file.readline(1024 * 1024).endswith("\r\n") else "\n"
 
 
 def delimiter_for(columns: Sequence[str], preferred: str) -> str:

@@ -260,8 +260,10 @@ def _tally(rows: pl.LazyFrame, optional: Iterable[str], path: Path) -> _Tally:
 def _settled(summary: Summary | None, tally: _Tally) -> Summary:
     """The summary, its counts made to agree with the rows that are really there."""
     counts = {"rows": tally.rows, "readable": tally.readable, "unreadable": tally.unreadable, "flagged": tally.flagged}
-    if summary is None or (summary.rows == 0 and tally.rows):
-        return replace(summary or Summary(), **counts, threshold=tally.threshold)  # type: ignore[arg-type]
+    if summary is None:
+        summary = Summary(rule="not told by the file, which says only what is flagged")
+    if summary.rows == 0 and tally.rows:
+        return replace(summary, **counts, threshold=tally.threshold)  # type: ignore[arg-type]
     if all(getattr(summary, name) == value for name, value in counts.items()):
         return summary
     note = f"this file holds {tally.rows:,} of the {summary.rows:,} items that were scored"

@@ -129,3 +129,12 @@ def remarks(rule: Rule, calibration: Calibration, p_values: Array | None, flags:
             "a place that the reference does not cover?) before trusting single flags"
         )
     return found
+
+
+def nothing_flagged(fdr: float, readable: int, best: float) -> str:
+    """What an audit without flags means, and what to do: clean data and data full of anomalies look alike to the rule."""
+    return (
+        f"nothing is flagged: the least p-value of {readable:,} items is {best:.2g}, and alone it would have to be "
+        f"{fdr / readable:.2g} for FDR {fdr:g}. So it is with clean data, but also with anomalies that are many or lie near; "
+        "the ranking holds without flags, and --top-k N flags its first N"
+    )

@@ -169,6 +169,18 @@ def test_under_fifty_rows_nothing_is_flagged_and_it_says_so(run: Run, tmp_path: 
     assert pl.read_parquet(tmp_path / "few.anoaudit" / "scores.parquet")["p_value"].null_count() == 40
 
 
+def test_an_audit_that_flags_nothing_says_what_that_means(table: Fitted, run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(300, 3)) + 3 * (np.arange(300) % 2)[:, None]  # half of it is another thing
+    pl.DataFrame(values, schema=["a", "b", "c"]).write_parquet(tmp_path / "half.parquet")
+    done = run("fit", str(tmp_path / "half.parquet"), "-o", str(tmp_path / "m"))
+    assert done.code == 0
+    assert "flagged      0 of 300" in done.out
+    assert "nothing is flagged: the least p-value of 300 items is" in done.err
+    assert "--top-k N flags its first N" in done.err
+    assert "nothing is flagged" not in table.err
+
+
 def test_many_columns_left_out_for_one_reason_are_not_all_named(run: Run, tmp_path: Path) -> None:
     rows = make_table(40, 3).drop("anomaly").with_columns(pl.lit(1.0).alias(f"c{j:02}") for j in range(100))
     done = run("fit", _write(tmp_path / "wide.parquet", rows), "-o", tmp_path / "m.anoaudit")

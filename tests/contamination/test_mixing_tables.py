@@ -135,7 +135,7 @@ def test_dictionaries_and_pandas_notes_of_arrow_files(tmp_path: Path) -> None:
     assert not result.schema.metadata
 
 
-def test_csv_text_is_not_reformatted(tmp_path: Path) -> None:
+def test_csv_text_and_line_ends_are_not_reformatted(tmp_path: Path) -> None:
     rows = ["1.50;NA; x ", '0x1F;"a;b";"say ""hi"""', '1e5;"two\nlines";"cr\rhere"', "007;;\udcff", "only;two"]
     body = "\ufeffa;b;c\r\n" + "\r\n".join([*rows, ""] * 4)
     (tmp_path / "good.csv").write_bytes(body.encode("utf-8", "surrogateescape"))
@@ -144,10 +144,10 @@ def test_csv_text_is_not_reformatted(tmp_path: Path) -> None:
         str(tmp_path / "good.csv"), tmp_path / "mix.csv", ratio=0.05, anomalies=str(tmp_path / "bad.csv")
     )
     lines = made.path.read_bytes().decode("utf-8", "surrogateescape")
-    assert lines.startswith("a;b;c\n")
+    assert lines.startswith("a;b;c\r\n")
     for text in [*rows[:2], '1e5;"two\nlines";"cr\rhere"', "007;;\udcff", "only;two"]:
-        assert lines.count(text + "\n") == 4
-    assert 'A;"B;";C\n' in lines
+        assert lines.count(text + "\r\n") == 4
+    assert 'A;"B;";C\r\n' in lines
     dataset = open_dataset(str(made.path), truth=str(made.labels))
     chunk = next(dataset.chunks(TableSpec(columns=()), 100))
     assert len(chunk) == 21
