@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anoaudit.contamination.tables import csv_line, delimiter_for
+from anoaudit.contamination.tables import csv_line, delimiter_for, header_line
 from anoaudit.data.rows import columns_of, read_rows
 from anoaudit.errors import UsageError
 
@@ -66,7 +66,7 @@ def _to_csv(source: Path, path: Path) -> None:
     with pq.ParquetFile(source) as file, path.open("w", encoding="utf-8", newline="") as out:
         names = file.schema_arrow.names
         delimiter = delimiter_for(names, ",")
-        out.write(csv_line(names, delimiter))
+        out.write(header_line(names, delimiter))
         for batch in file.iter_batches(batch_size=ROWS):
             columns = [_text(batch.column(i), name, path) for i, name in enumerate(names)]
             out.writelines(csv_line(cells, delimiter) for cells in zip(*columns, strict=True))

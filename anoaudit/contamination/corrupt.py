@@ -226,7 +226,7 @@ def _too_few(kind: str, data: Source) -> AuditError:
 
 def _labels(key: str, damage: Damage, severity: int) -> Iterator[str]:
     """The lines of labels.csv: id, 1 or 0 or nothing of what cannot be read, and of damaged ones kind and severity."""
-    yield tables.csv_line([key, "anomaly", "kind", "severity"])
+    yield tables.header_line([key, "anomaly", "kind", "severity"], ",")
     for item, kind in zip(damage.ids, damage.kinds, strict=True):
         anomaly = "" if kind is None else str(int(bool(kind)))
         yield tables.csv_line([item, anomaly, kind or "", str(severity) if kind else ""])

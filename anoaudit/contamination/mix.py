@@ -170,7 +170,7 @@ def _write_table(pools: Pools, drawn: Draw, target: Target) -> list[str]:
 
 def _write_labels(target: Target, key: str, ids: list[str], drawn: Draw, normals: int) -> None:
     with target.labels.open("w", encoding="utf-8", newline="") as file:
-        file.write(tables.csv_line([key, "anomaly"]))
+        file.write(tables.header_line([key, "anomaly"], ","))
         for entry, item in zip(drawn.order.tolist(), ids, strict=True):
             file.write(tables.csv_line([item, str(int(entry >= normals))]))
 

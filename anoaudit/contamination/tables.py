@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from anoaudit.contamination.draw import Positions
 from anoaudit.contamination.table_faults import Edit
-from anoaudit.data.rows import DELIMITERS, columns_of
+from anoaudit.data.rows import DELIMITERS, columns_of, csv_header, csv_records
 from anoaudit.errors import AuditError, UsageError
 
 ROW_GROUP = 131_072
@@ -86,14 +86,15 @@ def rewrite(
                 f"the rows cannot be written as Parquet: {_first_line(error)}", "check the columns' types"
             ) from error
         return
-    delimiter, end = delimiter_for(columns, _sniff(files[0])), _line_end(files[0])
+    delimiter, end = delimiter_for(columns, csv_header(files[0])[1]), _line_end(files[0])
     cells = list(_csv_cells(files, every, columns))
     changed = [
         (e, cells[e.source][e.column] if e.source is not None else _text(e, cells, e.column in commas)) for e in edits
     ]
     for edit, text in changed:
         cells[edit.row][edit.column] = text
-    _write_lines(path, (csv_line(row, delimiter, end) for row in (columns, *cells)))
+    header = header_line(_names(files[0], columns), delimiter, end)
+    _write_lines(path, (header, *(csv_line(row, delimiter, end) for row in cells)))
 
 
 def _edited(column: Any, edits: Sequence[Edit], comma: bool) -> Any:
@@ -131,14 +132,15 @@ def _within(value: float, kind: Any) -> float:
 
 
 def _text(edit: Edit, cells: Sequence[Sequence[str]], comma: bool) -> str:
-    """A new number with as many decimals as the old one had."""
+    """A new number with as many decimals as the old one had, and an exponent if that had one."""
     if edit.value is None:
         return ""
     old = cells[edit.row][edit.column].strip()
     plain = old.replace(".", "").replace(",", ".") if comma else old
-    decimals = len(plain.partition(".")[2]) if "e" not in plain.lower() else 6
-    new = f"{edit.value:.{decimals}f}" if round(edit.value, decimals) != float(plain) else repr(edit.value)
-    return _spelt(new, comma)
+    mantissa, e, _ = plain.lower().partition("e")
+    form = f".{len(mantissa.partition('.')[2])}{'e' if e else 'f'}"
+    new = f"{edit.value:{form}}"
+    return _spelt(new if float(new) != float(plain) else repr(edit.value), comma)
 
 
 def _write_parquet(
@@ -208,13 +210,14 @@ def _parquet_rows(files: Sequence[Path], wanted: Positions, schema: Any) -> Iter
 def _write_csv(
     files: Sequence[Sequence[Path]], wanted: Sequence[Positions], rows: Positions, columns: Sequence[str], path: Path
 ) -> None:
-    delimiter, end = delimiter_for(columns, _sniff(files[0][0])), _line_end(files[0][0])
+    delimiter, end = delimiter_for(columns, csv_header(files[0][0])[1]), _line_end(files[0][0])
     lines = [
         csv_line(cells, delimiter, end)
         for some, keep in zip(files, wanted, strict=True)
         for cells in _csv_cells(some, keep, columns)
     ]
-    _write_lines(path, (csv_line(columns, delimiter, end), *(lines[row] for row in rows)))
+    header = header_line(_names(files[0][0], columns), delimiter, end)
+    _write_lines(path, (header, *(lines[row] for row in rows)))
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -223,60 +226,52 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
         out.writelines(lines)
 
 
-def _csv_cells(files: Sequence[Path], wanted: Positions, columns: Sequence[str]) -> Iterator[list[str]]:
-    """The wanted rows as cells. What counts as a row is decided as in `anoaudit.data.rows`, so positions agree.
+def _names(path: Path, columns: Sequence[str]) -> list[str]:
+    """The columns' names as the file spells them: bytes that are not UTF-8 as they are, not as escapes."""
+    spelt = dict(zip(columns_of(path), csv_header(path, "surrogateescape")[0], strict=True))
+    return [spelt[name] for name in columns]
 
-    A row of the wrong length stays as it is: it is an item, an unreadable one.
-    """
+
+def _csv_cells(files: Sequence[Path], wanted: Positions, columns: Sequence[str]) -> Iterator[list[str]]:
+    """The wanted rows as cells. A row of the wrong length stays as it is: it is an item, an unreadable one."""
     keep = set(wanted.tolist())
     position = 0
     for path in files:
         names = columns_of(path)
         places = [names.index(name) for name in columns]
-        line = 0
-        try:
-            with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-                reader = csv.reader(file, delimiter=_sniff(path))
-                for line, cells in enumerate(reader):
-                    if line == 0 or (not cells and len(names) > 1):
-                        continue  # the header; a blank line is no row
-                    if position in keep:
-                        row = cells or [""]
-                        yield [row[i] for i in places] if len(row) == len(names) else row
-                    position += 1
-        except (csv.Error, OSError) as error:
-            raise AuditError(f"{path} cannot be read after line {line}: {error}", "mend or remove the line") from error
+        for cells in csv_records(path, "surrogateescape"):
+            if position in keep:
+                if isinstance(cells, csv.Error):
+                    raise AuditError(f"{path}, row {position} cannot be read: {cells}", "mend or remove the line")
+                yield [cells[i] for i in places] if len(cells) == len(names) else cells
+            position += 1
 
 
-def csv_line(cells: Sequence[str], delimiter: str = ",", end: str = "\n") -> str:
-    """One line of CSV.
+def csv_line(cells: Sequence[str], delimiter: str = ",", end: str = "\n", quoted: str = "") -> str:
+    """One line of CSV, cells with any character of `quoted` in quotes, too.
 
     Python 3.11's csv.writer leaves a lone carriage return unquoted, and then nobody can read the line back.
     """
-    special = (delimiter, '"', "\n", "\r")
-    quoted = ['"' + cell.replace('"', '""') + '"' if any(c in cell for c in special) else cell for cell in cells]
-    return (delimiter.join(quoted) if quoted != [""] else '""') + end
+    special = (delimiter, '"', "\n", "\r", *quoted)
+    done = ['"' + cell.replace('"', '""') + '"' if any(c in cell for c in special) else cell for cell in cells]
+    return (delimiter.join(done) if done != [""] else '""') + end
 
 
-def _sniff(path: Path) -> str:
-    """The delimiter, found as `anoaudit.data.rows` finds it."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        line = file.readline(1024 * 1024)
-    return max(DELIMITERS, key=line.count)
-
-
-def _line_end(path: Path) -> str:
-    """How the header's line ends."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        return "\r\n" if file.readline(1024 * 1024).endswith("\r\n") else "\n"
+def header_line(columns: Sequence[str], delimiter: str, end: str = "\n") -> str:
+    """The first line, names with any delimiter in quotes: a reader finds the delimiter by counting those without."""
+    return csv_line(columns, delimiter, end, DELIMITERS)
 
 
 def delimiter_for(columns: Sequence[str], preferred: str) -> str:
-    """The input's delimiter, unless the header would be taken for another's (one column left, say)."""
-    for delimiter in preferred + DELIMITERS:
-        if max(DELIMITERS, key=csv_line(columns, delimiter).count) == delimiter:
-            return delimiter
-    return preferred
+    """The input's delimiter, for what has one column the one that a reader supposes where it finds none."""
+    return preferred if len(columns) > 1 else DELIMITERS[0]
+
+
+def _line_end(path: Path) -> str:
+    """How the lines end, by the first."""
+    with path.open("rb") as file:
+        line = file.readline(1024 * 1024).replace(b"\0", b"")  # of UTF-16, too
+    return "\r\n" if line.endswith(b"\r\n") else "\n"
 
 
 def _first_line(error: BaseException) -> str:

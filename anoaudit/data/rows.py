@@ -7,6 +7,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,7 +47,7 @@ def columns_of(path: Path) -> list[str]:
         with _arrow(path) as reader:
             names = list(reader.schema.names)
     else:
-        names, _ = _header(path)
+        names, _ = csv_header(path)
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise AuditError(f"{path} has two columns named {twice!r}", "rename one of them")
@@ -145,21 +146,23 @@ def _cleaned(text: pl.Expr) -> pl.Expr:
     return pl.when(stripped.is_in(NULL_TOKENS)).then(None).otherwise(stripped).name.keep()
 
 
-def _open_text(path: Path) -> IO[str]:
-    """A CSV file as text. Bytes that are not UTF-8 show as escapes, so that different values stay different."""
+def _open_text(path: Path, errors: str) -> IO[str]:
     try:
         if path.exists() and not path.is_file():
             raise OSError("not a regular file")
         with path.open("rb") as file:
             mark = file.read(2)
         wide = mark in (b"\xff\xfe", b"\xfe\xff")  # Excel's "Unicode text"
-        return path.open(encoding="utf-16" if wide else "utf-8-sig", errors="backslashreplace", newline="")
+        if wide:  # an odd byte in it is below 128 as well as above, which not every way of showing it takes
+            return path.open(encoding="utf-16", errors="backslashreplace", newline="")
+        return path.open(encoding="utf-8-sig", errors=errors, newline="")
     except OSError as error:
         raise AuditError(f"{path} cannot be read: {error.strerror or error}", "check the file's permissions") from error
 
 
-def _header(path: Path) -> tuple[list[str], str]:
-    with _open_text(path) as file:
+def csv_header(path: Path, errors: str = "backslashreplace") -> tuple[list[str], str]:
+    """Column names and delimiter of a CSV file. Raises AuditError when it has no header line."""
+    with _open_text(path, errors) as file:
         line = next((line for line in iter(lambda: file.readline(1024 * 1024), "") if line.strip()), "")
         if not line:
             raise AuditError(f"{path} is empty", "give a file with a header line and rows")
@@ -182,40 +185,44 @@ def _first_row(reader: Iterator[list[str]]) -> list[str]:
     return next(row for row in reader if len(row) > 1 or (row and row[0].strip()))
 
 
-def _csv_rows(path: Path, size: int, columns: Sequence[str] | None) -> Iterator[RawRows]:
-    """Every cell is text here; the rules in `encoding` make it numbers. A row of the wrong length keeps its place."""
-    names, delimiter = _header(path)
-    wanted = [i for i, name in enumerate(names) if columns is None or name in columns]
-    start = 0
-    with _open_text(path) as file:
+def csv_records(path: Path, errors: str = "backslashreplace") -> Iterator[list[str] | csv.Error]:
+    """The cells of every row below the header, of any number, or why a line is malformed: what counts as a row is decided here.
+
+    `errors` says how bytes that are not UTF-8 show: by default as escapes, so that different values stay different.
+    """
+    names, delimiter = csv_header(path)
+    with _open_text(path, errors) as file:
         reader = csv.reader(file, delimiter=delimiter)
         _first_row(reader)
-        rows: list[list[str]] = []
-        reasons: list[str | None] = []
-        blank = [""] * len(names)
         while True:
             try:
                 row = next(reader)
             except StopIteration:
-                break
+                return
             except csv.Error as error:
-                rows.append(blank)
-                reasons.append(f"malformed line: {error}")
+                yield error
                 continue
-            if not row and len(names) > 1:
-                continue  # a blank line is no row
-            if len(row) == len(names) or not row:
-                rows.append(row or blank)
-                reasons.append(None)
-            else:
-                rows.append(blank)
-                reasons.append(f"{len(row)} fields where the header has {len(names)}")
-            if len(rows) == size:
-                yield RawRows(path, start, _text_frame(names, wanted, rows), reasons)
-                start += size
-                rows, reasons = [], []
-        if rows:
-            yield RawRows(path, start, _text_frame(names, wanted, rows), reasons)
+            if row or len(names) == 1:  # else a blank line, which is no row
+                yield row or [""]
+
+
+def _csv_rows(path: Path, size: int, columns: Sequence[str] | None) -> Iterator[RawRows]:
+    """Every cell is text here; the rules in `encoding` make it numbers. A row of the wrong length keeps its place."""
+    names, _ = csv_header(path)
+    wanted = [i for i, name in enumerate(names) if columns is None or name in columns]
+    blank = [""] * len(names)
+    start = 0
+    records = csv_records(path)
+    while some := list(islice(records, size)):
+        rows = [row if isinstance(row, list) and len(row) == len(names) else blank for row in some]
+        yield RawRows(path, start, _text_frame(names, wanted, rows), [_fault(row, len(names)) for row in some])
+        start += len(some)
+
+
+def _fault(row: list[str] | csv.Error, fields: int) -> str | None:
+    if isinstance(row, csv.Error):
+        return f"malformed line: {row}"
+    return None if len(row) == fields else f"{len(row)} fields where the header has {fields}"
 
 
 def _text_frame(names: list[str], wanted: list[int], rows: list[list[str]]) -> pl.DataFrame:

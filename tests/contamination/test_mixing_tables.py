@@ -21,6 +21,7 @@ from anoaudit.contamination import place, tables
 from anoaudit.contamination.mix import contaminate
 from anoaudit.contamination.result import Mixture
 from anoaudit.data.items import TableSpec
+from anoaudit.data.rows import columns_of, read_rows
 from anoaudit.data.source import open_dataset
 from anoaudit.data.tables import TableFiles
 from anoaudit.errors import AuditError, UsageError
@@ -153,6 +154,46 @@ def test_csv_text_and_line_ends_are_not_reformatted(tmp_path: Path) -> None:
     assert len(chunk) == 21
     assert [reason for reason in chunk.reasons if reason] == ["2 fields where the header has 3"] * 4
     assert chunk.truth.sum() == 1
+
+
+ODD_CSV: dict[str, tuple[str, bytes]] = {
+    "blank lines before the header": ("in.csv", b"\n\ne,x\n" + b"".join(b"%d.5,%d\n" % (i, i) for i in range(60))),
+    "UTF-16": ("in.csv", ("\ufeffe,x\r\n" + "".join(f"{i}.5,{i}\r\n" for i in range(60))).encode("utf-16-le")),
+    "more commas than tabs": ("in.tsv", b"a,b\te\tc,d,f,g\tx\n" + b"".join(b"1\t%d.5\t2\t%d\n" % (i, i) for i in range(60))),
+    "delimiters in a quoted name": ("in.csv", b'"a;b;c;d",e,x\n' + b"".join(b"1,%d.5,%d\n" % (i, i) for i in range(60))),
+    "names that are not UTF-8": ("in.csv", b"gr\xf6\xdfe,e,x\n" + b"".join(b"1,%d.5,%d\n" % (i, i) for i in range(60))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ODD_CSV)
+@pytest.mark.parametrize("how", ["mix", "corrupt"])
+def test_odd_csv_files_come_out_as_they_were_read(case: str, how: str, tmp_path: Path) -> None:
+    name, content = ODD_CSV[case]
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "truth.csv").write_text("id,anomaly\n" + "".join(f"{i},{int(i % 5 == 0)}\n" for i in range(60)))
+    source = str(tmp_path / name)
+    if how == "mix":
+        made = contaminate(source, tmp_path / "out.csv", ratio=0.2, truth=str(tmp_path / "truth.csv"))
+    else:
+        made = contaminate(source, tmp_path / "out.csv", ratio=0.2, corrupt=["scale"], columns=["e"])
+    assert columns_of(made.path) == columns_of(tmp_path / name)
+    rows = next(read_rows(made.path, 100))
+    assert rows.reasons == [None] * 60
+    e, x = (rows.frame[column].cast(pl.Float64).to_numpy() for column in ("e", "x"))
+    labels = pl.read_csv(made.labels)["anomaly"].to_numpy()
+    assert sorted(x) == list(range(60))
+    assert labels.tolist() == ((x % 5 == 0) if how == "mix" else (e != x + 0.5)).astype(int).tolist()
+    assert labels.sum() == 12
+
+
+def test_damaged_numbers_keep_their_exponent(tmp_path: Path) -> None:
+    cells = [f"{1 + i / 100:.2f}e-09,{1 + i / 100:.3f}E+300" for i in range(60)]
+    (tmp_path / "in.csv").write_text("e,x\n" + "\n".join(cells) + "\n")
+    made = contaminate(str(tmp_path / "in.csv"), tmp_path / "out.csv", ratio=0.2, corrupt=["scale"])
+    lines = made.path.read_text().splitlines()[1:]
+    changed = [cell for line, old in zip(lines, cells, strict=True) if line != old for cell in line.split(",")]
+    assert len(changed) == 24
+    assert all(0 < abs(float(cell)) < 1e308 and "e" in cell.lower() and len(cell) < 12 for cell in changed)
 
 
 @settings(deadline=None)
