@@ -45,8 +45,10 @@ class StderrReporter(Reporter):
         self._console = Console(stderr=True, highlight=False)
 
     def note(self, text: str) -> None:
-        """One line on stderr; on a terminal a long one is wrapped between its words."""
-        self._console.print(text, markup=False, soft_wrap=not self._console.is_terminal)
+        """One line on stderr, control characters in names spelt out; on a terminal a long one is wrapped between its words."""
+        from anoaudit.reports.words import printable
+
+        self._console.print(printable(text), markup=False, soft_wrap=not self._console.is_terminal)
 
     @contextmanager
     def phase(self, name: str, total: int | None) -> Iterator[Task]:

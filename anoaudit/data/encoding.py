@@ -15,9 +15,9 @@ import numpy.typing as npt
 import polars as pl
 
 from anoaudit.data.column_notes import column_notes, whole_numbers
+from anoaudit.data.dates import FORMS, dates, form_of, seconds, year_notes
 from anoaudit.data.items import ColumnRule, TableSpec
 from anoaudit.data.number_text import (
-    PARSED_SHARE,
     Decimal,
     decimals_of,
     figures_of,
@@ -32,14 +32,6 @@ from anoaudit.errors import AuditError, UsageError, among
 MAX_CATEGORIES = 64
 LARGEST = float(np.finfo(np.float64).max)
 IDENTIFIER_NAME = re.compile(r"(^|[_\W])(id|uuid|guid|key|index|rowid|row_id|idx)$", re.IGNORECASE)
-DATE_FORMATS = (
-    "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M",
-    "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y", "%d/%m/%Y %H:%M:%S",
-    "%d/%m/%Y %H:%M", "%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%Y-%m-%d %H:%M:%S%.f%z", "%Y-%m-%dT%H:%M", "%m/%d/%Y",
-    "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%H:%M:%S%.f", "%H:%M", "%d.%m.%y %H:%M", "%d.%m.%y", "%d/%m/%y %H:%M", "%d/%m/%y",
-    "%m/%d/%y %H:%M", "%m/%d/%y",
-)  # fmt: skip
-FIRST_YEAR = 1000  # `%Y` reads the day of 23/02/24 as a year, too
 TRUE, FALSE = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
 
 
@@ -82,6 +74,9 @@ def infer_spec(
     }
     notes = text_notes(words) + point_notes({name: text for name, text in texts.items() if name in read}, decimals)
     notes += mark_notes({name: given[name].cast(pl.String).drop_nulls() for name in texts if name in read})
+    notes += year_notes(
+        {rule.name: (texts[rule.name], rule.format) for rule in rules if rule.name in texts and rule.kind == "datetime"}
+    )
     notes += column_notes(sample.columns, rules, given | texts)
     if not rules:
         told = {name: why for name, why in dropped.items() if why != "excluded"} or dropped
@@ -162,7 +157,7 @@ def _text_rule(
     if distinct == present.len() and distinct >= 20 and not asked:
         return "identifier (every value once)"
     if distinct > MAX_CATEGORIES:
-        return f"text with {distinct} different values (at most {MAX_CATEGORIES} make a category)"
+        return f"text of more than {MAX_CATEGORIES} different values"
     counts = present.value_counts().sort("")
     n = values.len()
     frequencies = [count / n for count in counts["count"].to_list()] + [values.null_count() / n]
@@ -187,10 +182,10 @@ def _of_figures(
         if integers and not asked and _identifies(name, known, values.len(), total):
             return "identifier (every value once)"
         return _indistinct(numbers.drop_nulls(), known.n_unique()) or _numeric(values, "numeric", decimal)
-    for form in DATE_FORMATS:
-        if _dates(bare, form).is_not_null().mean() >= PARSED_SHARE:  # type: ignore[operator]
-            return _constant(values, bare) if bare.n_unique() == 1 else _numeric(values, "datetime", form)
-    return None
+    form = form_of(bare)
+    if form is None:
+        return None
+    return _constant(values, bare) if bare.n_unique() == 1 else _numeric(values, "datetime", form)
 
 
 def _numeric(values: pl.Series, kind: str, form: str) -> ColumnRule:
@@ -258,7 +253,7 @@ def _encode(values: pl.Series, rule: ColumnRule, refuse: bool = True) -> tuple[n
             raise _wrong_type(words, rule)
         return numbers.to_numpy().astype(np.float64), bad
     if rule.kind == "datetime" and values.dtype.is_temporal():
-        return _seconds(values), []
+        return seconds(values), []
     if rule.kind in ("numeric", "boolean") and (values.dtype.is_numeric() or values.dtype == pl.Boolean):
         return values.cast(pl.Float64).to_numpy().astype(np.float64), []
     raise _wrong_type(values, rule)
@@ -271,35 +266,9 @@ def _parse_text(values: pl.Series, rule: ColumnRule) -> pl.Series:
         table = {**dict.fromkeys(TRUE, 1.0), **dict.fromkeys(FALSE, 0.0), "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
         return values.str.to_lowercase().replace_strict(table, default=None, return_dtype=pl.Float64)
     if rule.format:
-        return pl.Series(_seconds(_dates(values, rule.format))).fill_nan(None)
+        return pl.Series(seconds(dates(values, rule.format))).fill_nan(None)
     # Fitted on real dates, text here: the form that reads most.
-    return max((pl.Series(_seconds(_dates(values, form))).fill_nan(None) for form in DATE_FORMATS), key=pl.Series.count)
-
-
-def _dates(values: pl.Series, form: str) -> pl.Series:
-    try:
-        if form.startswith("%H"):
-            return values.str.to_time(form, strict=False)
-        if any(part in form for part in ("%H", "%S")):
-            dates = values.str.to_datetime(form, strict=False, time_unit="us")
-            dates = dates.dt.replace_time_zone(None) if "%z" in form else dates
-        else:
-            dates = values.str.to_date(form, strict=False).cast(pl.Datetime("us"))
-        return dates.set(dates.dt.year() < FIRST_YEAR, None)
-    except pl.exceptions.PolarsError:
-        return pl.Series(values.name, [None] * values.len(), dtype=pl.Datetime("us"))
-
-
-def _seconds(values: pl.Series) -> npt.NDArray[np.float64]:
-    """Date-times as seconds since 1970 (UTC), times and durations as seconds; null is NaN."""
-    if values.dtype == pl.Time:
-        ticks, scale = values.to_physical().cast(pl.Float64), 1e9
-    elif values.dtype == pl.Date:
-        ticks, scale = values.to_physical().cast(pl.Float64), 1 / 86400
-    else:
-        unit = getattr(values.dtype, "time_unit", "us")
-        ticks, scale = values.to_physical().cast(pl.Float64), {"ns": 1e9, "us": 1e6, "ms": 1e3}[unit]
-    return ticks.to_numpy().astype(np.float64) / scale
+    return max((pl.Series(seconds(dates(values, form))).fill_nan(None) for form in FORMS), key=pl.Series.count)
 
 
 def _wrong_type(values: pl.Series, rule: ColumnRule) -> AuditError:

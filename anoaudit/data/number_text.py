@@ -38,22 +38,28 @@ def without_placeholders(text: pl.Series) -> pl.Series:
 def figures_of(present: pl.Series) -> pl.Series:
     """The texts of a column but for its marks, where these can only say that there is nothing; else all of them.
 
-    Marks are words of their own where a sign stands alone beside them (`+` and `-`, `<` and `>`), or where there is little else.
+    Marks are words of their own where there is little else; as long as texts are few, also where a sign stands alone beside
+    them (`+` and `-`, `<` and `>`).
     """
     bare = without_placeholders(present).drop_nulls()
-    signs = not bare.str.contains(r"[\p{L}\p{N}]").all()
     distinct = bare.n_unique()
-    few = distinct > 1 and (2 * bare.len() >= present.len() or distinct >= MANY)
-    return bare if few and not signs else present
+    if distinct >= MANY:
+        return bare
+    signs = not bare.str.contains(r"[\p{L}\p{N}]").all()
+    return bare if distinct > 1 and 2 * bare.len() >= present.len() and not signs else present
 
 
 def mark_notes(texts: Mapping[str, pl.Series]) -> tuple[str, ...]:
     """What to tell of the marks in columns (nulls left out) that are read as numbers, dates or true and false."""
     marks = {name: present.filter(without_placeholders(present).is_null()) for name, present in texts.items()}
-    odd = [
-        f"{name} ({', '.join(map(repr, found.unique().sort()[:3]))})" for name, found in marks.items() if found.len()
-    ]
+    odd = [f"{name} ({_named(found.unique().sort())})" for name, found in marks.items() if found.len()]
     return (f"taken as missing: {among(odd)}",) if odd else ()
+
+
+def _named(marks: pl.Series) -> str:
+    """A few of them, each cut to a dozen characters."""
+    shown = ", ".join(repr(mark if len(mark) <= 12 else f"{mark[:11]}…") for mark in marks[:3])
+    return shown + (f" and {marks.len() - 3} more" if marks.len() > 3 else "")
 
 
 def parse_numbers(text: pl.Series, decimal: Decimal) -> pl.Series:

@@ -108,10 +108,11 @@ def is_embedding(spec: TableSpec, rows: npt.NDArray[np.float64]) -> bool:
 
 
 def alikeness(features: Tensor) -> float:
-    """A feature's mean squared correlation with the others, the least: 1 where all move as one, or there is only one.
+    """A feature's squared correlation with most others, for three quarters of the features at least: 1 where they move as one.
 
-    `features` is float32[N, F] of any scale; what lies beyond three robust deviations counts as three, what does not vary is
-    left out.
+    The lower quartile of each feature's median, so that a column of its own beside many copies does not hide these; 1 where
+    there is one feature only. `features` is float32[N, F] of any scale; what lies beyond three robust deviations counts as
+    three, what does not vary is left out.
     """
     some = features[:: len(features) // 2000 + 1].double()
     some = some - some.median(0).values
@@ -122,7 +123,8 @@ def alikeness(features: Tensor) -> float:
     count = some.shape[1]
     if count < 2:
         return float(count)
-    return float((torch.corrcoef(some.T).square().sum(0) - 1).min()) / (count - 1)
+    squares = torch.corrcoef(some.T).square()[~torch.eye(count, dtype=torch.bool)].reshape(count, count - 1)
+    return float(torch.quantile(squares.median(1).values, 0.25, interpolation="higher"))
 
 
 def _statistics(column: npt.NDArray[np.float64], scaling: Scaling) -> tuple[float, float, float]:

@@ -22,8 +22,8 @@ from anoaudit.training.differences import differences
 SECONDS_BETWEEN = 10.0
 STATE, LOCK = "state.json", "lock"
 OURS = (
-    LOCK, "state.*", "*.safetensors*", "features.f16", "pixels.u8", "scores.parquet*", ".scores.parquet*",
-    ".tmp??????",  # what safetensors writes under a name of its own before it renames it, when it is killed there
+    LOCK, "state.*", "*.safetensors*", "features.f16", "pixels.u8", "scores.parquet", ".anoaudit-*.tmp",
+    ".tmp??????",  # as the one before: what is not yet renamed when a fit is killed, this one safetensors'
 )  # fmt: skip
 
 
@@ -202,7 +202,7 @@ def discard_if_fresh(folder: Path) -> None:
     """Remove the folder unless it holds a checkpoint to go on from, or anything that is not ours."""
     ours = {
         path
-        for name in (LOCK, "features.f16", "pixels.u8", "scores.parquet", ".tmp??????")
+        for name in (LOCK, "features.f16", "pixels.u8", "scores.parquet", ".anoaudit-*.tmp", ".tmp??????")
         for path in folder.glob(name)
     }
     if folder.is_dir() and set(folder.iterdir()) <= ours:

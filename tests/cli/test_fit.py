@@ -182,11 +182,16 @@ def test_an_audit_that_flags_nothing_says_what_that_means(table: Fitted, run: Ru
 
 
 def test_many_columns_left_out_for_one_reason_are_not_all_named(run: Run, tmp_path: Path) -> None:
-    rows = make_table(40, 3).drop("anomaly").with_columns(pl.lit(1.0).alias(f"c{j:02}") for j in range(100))
+    rows = make_table(117, 3).drop("anomaly").with_columns(pl.lit(1.0).alias(f"c{j:02}") for j in range(100))
+    texts = [[f"word {(i + k) % (66 + k)}" for i in range(rows.height)] for k in range(30)]
+    rows = rows.with_columns(pl.Series(f"t{k:02}", text) for k, text in enumerate(texts))
+    rows = rows.with_columns(pl.Series("\x1b[31m", ["x"] * rows.height))
     done = run("fit", _write(tmp_path / "wide.parquet", rows), "-o", tmp_path / "m.anoaudit")
     assert done.code == 0
     (line,) = (line for line in done.err.splitlines() if "not used as features" in line)
-    assert "c10 and 89 more (constant)" in line
+    assert "c10 and 90 more (constant)" in line
+    assert "t11 and 18 more (text of more than 64 different values)" in line
+    assert "\x1b" not in done.err
 
 
 def test_of_few_images_the_blots_are_flagged_and_nothing_else(run: Run, tmp_path: Path) -> None:

@@ -40,10 +40,10 @@ EPOCHS, MIN_STEPS = 30, 600  # auto epochs: 30, or as many as make 600 steps, at
 MAX_EPOCHS = 300
 BATCH, MAP_BATCH = 128, 16
 FOLDS = 5
-MOST_ALIKE = 0.8  # r² of each feature with the others; from there on simulated clean tables were flagged (our choice)
+MOST_ALIKE = 0.8  # r² of most features with most others; from there on simulated clean tables were flagged (our choice)
 AS_ONE = (
-    "all columns move as one: up to a tenth of the rows may be flagged though nothing is wrong with them; if they lie along one "
-    "straight line, --set detector=gaussian flags less"
+    "nearly all columns move as one: up to a tenth of the rows may be flagged though nothing is wrong with them; if they lie "
+    "along one straight line, --set detector=gaussian flags less"
 )
 START_ITEMS, START_MAPS = 2048, 64  # Deep SVDD's centre comes from so many items
 

@@ -193,7 +193,7 @@ def _deaf(options: LoeOptions, kind: str) -> set[str]:
     if kind == "table":
         deaf |= set(FOR_IMAGES)
     elif name == "mhrot":
-        deaf |= {"scaling", "strides", "locations", "top"}
+        deaf |= {"scaling", "strides", "locations", "top", "features"}
     elif name == "autoencoder":
         deaf |= {"features", "strides", "locations", "hidden"}
     elif options.features == "pooled":
