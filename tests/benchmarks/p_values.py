@@ -5,7 +5,8 @@ quick: the simulations and the development tables; full: the confirming tables t
 
 Cells: conformal/SOURCE (are they uniform?), clean/FAMILY/ROWS (simulated clean tables: share of sets with any flag),
 table/NAME (a real table as it is, with its anomalies removed, and scored by a model of its other half), all with
-detector=gaussian; default/FAMILY/ROWS is clean/… with the default detector, fewer sets. What the default flags on real tables
+detector=gaussian; default/FAMILY/ROWS is clean/… with the default detector, fewer sets; gaussian/FAMILY/ROWS are as many with
+detector=gaussian, of the tables whose columns move as one. What the default flags on real tables
 is on the audit board (audit_board.py).
 """
 
@@ -30,7 +31,7 @@ FDR = 0.1
 ROWS = 5000
 LEVELS = (0.01, 0.05, 0.1, 0.5)
 FAMILIES = ("gauss", "correlated", "t5", "log-normal", "two clusters")
-AS_ONE = ("one column", "one factor")  # of the default detector alone
+AS_ONE = ("one column", "one factor", "one factor and a clock")
 SIZES = (50, 100, 300, 1000, 3000)
 REPEATS = {50: 30, 100: 20, 300: 20, 1000: 10, 3000: 6}
 DEFAULT_REPEATS = {50: 10, 100: 10, 300: 10, 1000: 4}
@@ -51,6 +52,8 @@ def simulate(family: str, rows: int, rng: np.random.Generator, columns: int = 8)
         return x[:, :1]
     if family == "one factor":
         return x[:, :1] + 0.2 * rng.normal(size=x.shape)
+    if family == "one factor and a clock":
+        return np.hstack([x[:, :1] + 0.2 * rng.normal(size=(rows, columns - 1)), 60.0 * np.arange(rows)[:, None]])
     if family == "two clusters":
         return x + 4.0 * (rng.random((rows, 1)) < 0.3)
     return x
@@ -160,8 +163,9 @@ def measure(cell: str) -> dict[str, Any]:
     kind, *rest, seed = cell.split("/")
     if kind == "conformal":
         return conformal(rest[0], int(seed))
-    if kind == "default":
-        return clean(rest[0], int(rest[1]), int(seed), DEFAULT_REPEATS[int(rest[1])], options=[])
+    if kind in ("default", "gaussian"):
+        options = [] if kind == "default" else ["detector=gaussian"]
+        return clean(rest[0], int(rest[1]), int(seed), DEFAULT_REPEATS[int(rest[1])], options=options)
     return (
         clean(rest[0], int(rest[1]), int(seed), REPEATS[int(rest[1])]) if kind == "clean" else real(rest[0], int(seed))
     )
@@ -186,6 +190,7 @@ def show(results: Results, wanted: list[str]) -> None:
     for kind, key, title in (
         ("clean", "audit", "audit"), ("clean", "new", "new rows"),
         ("default", "audit", "audit by the default detector"), ("default", "new", "new rows, default detector"),
+        ("gaussian", "audit", "audit by detector=gaussian where columns move as one"),
     ):  # fmt: skip
         print(
             f"\nsimulated clean tables, {title}: share of sets with any flag / share of rows flagged, mean over families\n"
@@ -248,6 +253,7 @@ def main() -> None:
     cells += [f"clean/{f}/{n}/{seed}" for f in FAMILIES for n in SIZES for seed in range(given.seeds)]
     of_default = (*FAMILIES, *AS_ONE)
     cells += [f"default/{f}/{n}/{seed}" for f in of_default for n in DEFAULT_REPEATS for seed in range(given.seeds)]
+    cells += [f"gaussian/{f}/{n}/{seed}" for f in AS_ONE for n in DEFAULT_REPEATS for seed in range(given.seeds)]
     full = cells + [f"table/{t}/{seed}" for h in ("dev", "confirm") for t in tables(h) for seed in range(given.seeds)]
     cells = (
         full
