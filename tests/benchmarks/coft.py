@@ -119,16 +119,16 @@ def measure(cell: str) -> dict[str, Any]:
     options = options_of(family, way)
     data = PixelBatches(good[support], np.zeros(len(support), dtype=np.int8))
     net, facts, began, cpu = network(), dict[str, Any](), time.perf_counter(), time.process_time()
-    if learns(options, len(data)):
-        net.unfreeze(statistics=False)
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = Trainer(CPU, int(draw), 0.0, Checkpoints(Path(folder), {}, False), Reporter())
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(CPU, int(draw), 0.0, Checkpoints(Path(folder), {}, False), Reporter())
+        if learns(options, len(data)):
+            net.unfreeze(statistics=False)
             watch = tune(net, data, options, trainer, "train")
-        assert trainer.history is not None
-        losses = trainer.history.losses
-        facts = {"rank": watch.columns()["effective_rank"], "losses": [round(loss, 4) for loss in losses],
-                 "collapsed_in": watch.fallen_in}  # fmt: skip
-    views_NVC, _ = embed_copies(net, data, options, options.copies, int(draw), CPU)
+            assert trainer.history is not None
+            losses = trainer.history.losses
+            facts = {"rank": watch.columns()["effective_rank"], "losses": [round(loss, 4) for loss in losses],
+                     "collapsed_in": watch.fallen_in}  # fmt: skip
+        views_NVC, _ = embed_copies(net, data, options, options.copies, trainer)
     head = ShrunkGaussian(views_NVC.shape[2]).fit(views_NVC.flatten(0, 1))
     spent = {
         "fit_seconds": round(time.perf_counter() - began, 1),

@@ -48,12 +48,12 @@ def fit(items: TrainingItems, options: CoftOptions, trainer: Trainer) -> nn.Modu
         elif stage == "train":
             note(f"the network stays as it is: {_why_not(options)}")
         note(f"embedding {copies} augmented copies of each of {len(data)} images")
-        views_NVC, plain_NC = embed_copies(backbone, data, options, copies, trainer.seed, trainer.device)
+        views_NVC, plain_NC = embed_copies(backbone, data, options, copies, trainer)
         head = ShrunkGaussian(width).to(trainer.device).fit(views_NVC.flatten(0, 1))
         if stage == "train":
             trainer.facts |= {"copies": copies, "shrinkage": round(head.shrinkage, 4)}
             _compare(untuned, backbone, data, options, trainer)
-            before = embed_copies(untuned, data, options, copies, trainer.seed, trainer.device)
+            before = embed_copies(untuned, data, options, copies, trainer)
             _tell_normals(_ids(items), (views_NVC, plain_NC), before, trainer)
         return PooledDetector(backbone, UnitLength(), head)
 
@@ -97,9 +97,9 @@ def _compare(untuned: Any, backbone: Any, data: Batches, options: CoftOptions, t
 def _separation(net: Any, data: Batches, options: CoftOptions, trainer: Trainer) -> float:
     """Of all pairs of a fresh view and a view with a piece pasted, in which share the latter is farther out."""
     copies = max(FEWEST, 64 // len(data))
-    views_NVC, _ = embed_copies(net, data, options, copies, trainer.seed + 1, trainer.device)
-    fresh_NVC, _ = embed_copies(net, data, options, copies, trainer.seed + 2, trainer.device)
-    pasted_NVC, _ = embed_copies(net, data, options, copies, trainer.seed + 2, trainer.device, cutpaste)
+    views_NVC, _ = embed_copies(net, data, options, copies, trainer, 1)
+    fresh_NVC, _ = embed_copies(net, data, options, copies, trainer, 2)
+    pasted_NVC, _ = embed_copies(net, data, options, copies, trainer, 2, cutpaste)
     head = ShrunkGaussian(views_NVC.shape[2]).to(trainer.device).fit(views_NVC.flatten(0, 1))
     fresh_N, pasted_N = (head.score(x.flatten(0, 1)) for x in (fresh_NVC, pasted_NVC))
     return float((pasted_N[:, None] > fresh_N).double().mean())

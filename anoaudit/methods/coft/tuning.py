@@ -107,24 +107,27 @@ def embed_copies(
     data: Batches,
     options: CoftOptions,
     copies: int,
-    seed: int,
-    device: torch.device,
+    trainer: Trainer,
+    other: int = 0,
     spoil: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(views_NVC, plain_NC): unit embeddings of V augmented copies of each image, and of the images as they are.
 
-    `spoil` makes a negative of each copy. The seed decides the views.
+    `spoil` makes a negative of each copy. The seed and `other` decide the views.
     """
+    device = trainer.device
     backbone.to(device).eval()
-    seed_noise(seed, device)
+    seed_noise(trainer.seed + other, device)
     every = torch.arange(len(data))
     plain, views = [], []
     for rows in torch.split(every, EMBED_BATCH):
         plain.append(_unit(backbone, data.batch(rows, device)[0]))
-    for rows in torch.split(every.repeat_interleave(copies), EMBED_BATCH):
-        pixels = view(unit_pixels(data.batch(rows, device)[0]), augmentation(options)).pixels
-        pixels = pixels if spoil is None else spoil(pixels)
-        views.append(_unit(backbone, (pixels * 255.0).permute(0, 2, 3, 1)))
+    with trainer.reporter.phase("embedding copies", len(data) * copies) as task:
+        for k, rows in enumerate(torch.split(every.repeat_interleave(copies), EMBED_BATCH)):
+            pixels = view(unit_pixels(data.batch(rows, device)[0]), augmentation(options)).pixels
+            pixels = pixels if spoil is None else spoil(pixels)
+            views.append(_unit(backbone, (pixels * 255.0).permute(0, 2, 3, 1)))
+            task.update(k * EMBED_BATCH + len(rows))
     return torch.cat(views).reshape(len(data), copies, -1), torch.cat(plain)
 
 
