@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,15 +133,24 @@ def _within(value: float, kind: Any) -> float:
 
 
 def _text(edit: Edit, cells: Sequence[Sequence[str]], comma: bool) -> str:
-    """A new number with as many decimals as the old one had, and an exponent if that had one."""
+    """A new number with as many decimals as the old one had; one with an exponent keeps that, and has decimals enough."""
     if edit.value is None:
         return ""
     old = cells[edit.row][edit.column].strip()
     plain = old.replace(".", "").replace(",", ".") if comma else old
-    mantissa, e, _ = plain.lower().partition("e")
-    form = f".{len(mantissa.partition('.')[2])}{'e' if e else 'f'}"
-    new = f"{edit.value:{form}}"
-    return _spelt(new if float(new) != float(plain) else repr(edit.value), comma)
+    match = re.fullmatch(r"(.*)([eE])([+-]?)(\d+)", plain)
+    if match is None:
+        new = f"{edit.value:.{len(plain.partition('.')[2])}f}"
+        return _spelt(new if float(new) != float(plain) else repr(edit.value), comma)
+    mantissa, letter, sign, exponent = match.groups()
+    digits = len(mantissa.partition(".")[2])
+    while digits < 16 and (off := float(f"{edit.value:.{digits}e}")) != edit.value:
+        if off != float(plain) and abs(off - edit.value) <= 0.005 * abs(edit.value):
+            break  # as few as tell it well
+        digits += 1
+    head, _, power = f"{edit.value:.{digits}e}".partition("e")
+    signs = "-" if int(power) < 0 else "+" if sign else ""
+    return _spelt(f"{head}{letter}{signs}{abs(int(power)):0{len(exponent)}d}", comma)
 
 
 def _write_parquet(
@@ -268,10 +278,10 @@ def delimiter_for(columns: Sequence[str], preferred: str) -> str:
 
 
 def _line_end(path: Path) -> str:
-    """How the lines end, by the first."""
+    """How most lines end (within a cell there may be another)."""
     with path.open("rb") as file:
-        line = file.readline(1024 * 1024).replace(b"\0", b"")  # of UTF-16, too
-    return "\r\n" if line.endswith(b"\r\n") else "\n"
+        start = file.read(1024 * 1024).replace(b"\0", b"")  # of UTF-16, too
+    return "\r\n" if 2 * start.count(b"\r\n") > start.count(b"\n") else "\n"
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,36 +12,50 @@ import polars as pl
 from anoaudit.data.number_text import PARSED_SHARE
 from anoaudit.errors import among
 
+CLOCKS = ("", " %H:%M", " %H:%M:%S")
 #: The first that fits is a column's; of those whose year has two figures see `form_of`.
 FORMS = (
     "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M",
     "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y", "%d/%m/%Y %H:%M:%S",
     "%d/%m/%Y %H:%M", "%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%Y-%m-%d %H:%M:%S%.f%z", "%Y-%m-%dT%H:%M", "%m/%d/%Y",
-    "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%H:%M:%S%.f", "%H:%M",
-    *map("".join, product(("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%y/%m/%d", "%y-%m-%d"), ("", " %H:%M", " %H:%M:%S"))),
+    "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%H:%M:%S%.f", "%H:%M", *map("".join, product(("%d-%m-%Y", "%m-%d-%Y"), CLOCKS)),
 )  # fmt: skip
+SHORT_FORMS = tuple(
+    f"{date}{clock}"
+    for mark in "./-"
+    for clock in CLOCKS
+    for date in (f"%d{mark}%m{mark}%y", f"%m{mark}%d{mark}%y", f"%y{mark}%m{mark}%d")
+)
 WORDS = {"%d": "day", "%m": "month", "%y": "year"}
 
 
 def form_of(present: pl.Series) -> str | None:
     """The form that nearly all texts of a column have (nulls left out), None where they are no dates.
 
-    Where years have two figures, days or months may be taken for them: then that reading counts whose dates lie closest
-    together, by far, as those of a table mostly do; else the one that stands first.
+    Where years have two figures, several may fit: then the one that reads most texts, of equals the first. The year stands in
+    front only where dates lie closer together so, and what would be the days then spreads over half a month and more.
     """
-    if (present.str.contains(r"^\d{1,4}\D").mean() or 0.0) < PARSED_SHARE:  # type: ignore[operator]
+    if (present.str.contains(r"^\+?\d{1,6}\D").mean() or 0.0) < PARSED_SHARE:  # type: ignore[operator]
         return None  # most texts: there is no need to try all forms on them
-    chosen, least = None, np.inf
+    enough = PARSED_SHARE * present.len()
     for form in FORMS:
-        found = dates(present, form).drop_nulls()
-        if found.len() < PARSED_SHARE * present.len() or found.len() == 0:
-            continue
-        if "%y" not in form:
+        if dates(present, form).count() >= enough:
             return form
-        low, high = np.quantile(seconds(found), [0.05, 0.95])
-        if high - low < least / 2:
-            chosen, least = form, high - low
-    return chosen
+    read = {form: dates(present, form).drop_nulls() for form in SHORT_FORMS}
+    most = max(found.len() for found in read.values())
+    if most < max(enough, 1):
+        return None
+    best = [form for form, found in read.items() if found.len() == most]
+    front = next((form for form in best if form.startswith("%y")), None)
+    back = next((form for form in best if not form.startswith("%y")), None)
+    if front is None or back is None:
+        return front or back
+    days = float(np.ptp(np.quantile(read[front].dt.day().to_numpy(), [0.05, 0.95])))
+    return front if days >= 15 and _spread(read[front]) < _spread(read[back]) else back
+
+
+def _spread(found: pl.Series) -> float:
+    return float(np.ptp(np.quantile(seconds(found), [0.05, 0.95])))
 
 
 def year_notes(columns: Mapping[str, tuple[pl.Series, str]]) -> tuple[str, ...]:
@@ -57,6 +71,18 @@ def year_notes(columns: Mapping[str, tuple[pl.Series, str]]) -> tuple[str, ...]:
     if not odd:
         return ()
     return (f"years of two figures: {among(odd)}; if that is not meant, write them with four",)
+
+
+def read_dates(text: pl.Series, near: float) -> npt.NDArray[np.float64]:
+    """Seconds of texts whose form nobody knows, NaN where they are none: of the forms that read most the one whose median is
+    nearest to `near`, in seconds.
+    """
+
+    def merit(read: npt.NDArray[np.float64]) -> tuple[int, float]:
+        known = read[~np.isnan(read)]
+        return len(known), -abs(float(np.median(known)) - near) if len(known) else 0.0
+
+    return max((seconds(dates(text, form)) for form in (*FORMS, *SHORT_FORMS)), key=merit)
 
 
 def dates(text: pl.Series, form: str) -> pl.Series:
@@ -75,9 +101,14 @@ def dates(text: pl.Series, form: str) -> pl.Series:
 
 def _with_whole_years(text: pl.Series, form: str) -> pl.Series:
     """Null where the year has not as many figures as the form says: polars reads `23/02/24` as of the year 23, too."""
-    figures = r"\d{4}" if "%Y" in form else r"\d{2}"
-    first = form[1] in "Yy"
-    pattern = rf"^{figures}\D" if first else rf"^\d{{1,2}}\D\d{{1,2}}\D{figures}(\D|$)"
+    if form.startswith("%Y"):
+        pattern = r"^(\d{4}|\+\d+)\D"
+    elif form.startswith("%y"):
+        pattern = r"^\d{2}\D"
+    else:
+        figures = r"\d{4}" if "%Y" in form else r"\d{2}"
+        # Blanks before month and year are read, too: `5. 1. 2023`.
+        pattern = rf"^\d{{1,2}}\D+\d{{1,2}}\D+{figures}(\D|$)"
     word = pl.col("")  # no name of a column, see `infer_spec`
     return text.alias("").to_frame().select(pl.when(word.str.contains(pattern)).then(word)).to_series()
 

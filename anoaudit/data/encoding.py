@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from anoaudit.data.column_notes import column_notes, whole_numbers
-from anoaudit.data.dates import FORMS, dates, form_of, seconds, year_notes
+from anoaudit.data.dates import dates, form_of, read_dates, seconds, year_notes
 from anoaudit.data.items import ColumnRule, TableSpec
 from anoaudit.data.number_text import (
     Decimal,
@@ -267,8 +267,7 @@ def _parse_text(values: pl.Series, rule: ColumnRule) -> pl.Series:
         return values.str.to_lowercase().replace_strict(table, default=None, return_dtype=pl.Float64)
     if rule.format:
         return pl.Series(seconds(dates(values, rule.format))).fill_nan(None)
-    # Fitted on real dates, text here: the form that reads most.
-    return max((pl.Series(seconds(dates(values, form))).fill_nan(None) for form in FORMS), key=pl.Series.count)
+    return pl.Series(read_dates(values, rule.median)).fill_nan(None)  # fitted on real dates, text here
 
 
 def _wrong_type(values: pl.Series, rule: ColumnRule) -> AuditError:

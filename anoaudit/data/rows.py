@@ -7,7 +7,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -163,7 +163,11 @@ def _open_text(path: Path, errors: str) -> IO[str]:
 def csv_header(path: Path, errors: str = "backslashreplace") -> tuple[list[str], str]:
     """Column names and delimiter of a CSV file. Raises AuditError when it has no header line."""
     with _open_text(path, errors) as file:
-        line = next((line for line in iter(lambda: file.readline(1024 * 1024), "") if line.strip()), "")
+        lines = iter(lambda: file.readline(1024 * 1024), "")
+        line = next((line for line in lines if line.strip()), "")
+        if line.count('"') % 2:  # a line break within a name, if the quotes are even after some lines more
+            longer = accumulate(islice(lines, 10), initial=line)
+            line = next((text for text in longer if text.count('"') % 2 == 0), line)
         if not line:
             raise AuditError(f"{path} is empty", "give a file with a header line and rows")
         if "\0" in line:

@@ -108,9 +108,9 @@ def is_embedding(spec: TableSpec, rows: npt.NDArray[np.float64]) -> bool:
 
 
 def alikeness(features: Tensor) -> float:
-    """A feature's squared correlation with most others, for three quarters of the features at least: 1 where they move as one.
+    """A feature's squared correlation with most others, for over three quarters of the features: 1 where they move as one.
 
-    The lower quartile of each feature's median, so that a column of its own beside many copies does not hide these; 1 where
+    The lower quartile of their medians, so that a column of its own beside many copies does not hide these; 1 where
     there is one feature only. `features` is float32[N, F] of any scale; what lies beyond three robust deviations counts as
     three, what does not vary is left out.
     """
@@ -124,7 +124,7 @@ def alikeness(features: Tensor) -> float:
     if count < 2:
         return float(count)
     squares = torch.corrcoef(some.T).square()[~torch.eye(count, dtype=torch.bool)].reshape(count, count - 1)
-    return float(torch.quantile(squares.median(1).values, 0.25, interpolation="higher"))
+    return float(torch.quantile(squares.median(1).values, 0.25, interpolation="lower"))
 
 
 def _statistics(column: npt.NDArray[np.float64], scaling: Scaling) -> tuple[float, float, float]:

@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,14 +187,42 @@ def test_odd_csv_files_come_out_as_they_were_read(case: str, how: str, tmp_path:
     assert labels.sum() == 12
 
 
-def test_damaged_numbers_keep_their_exponent(tmp_path: Path) -> None:
-    cells = [f"{1 + i / 100:.2f}e-09,{1 + i / 100:.3f}E+300" for i in range(60)]
-    (tmp_path / "in.csv").write_text("e,x\n" + "\n".join(cells) + "\n")
-    made = contaminate(str(tmp_path / "in.csv"), tmp_path / "out.csv", ratio=0.2, corrupt=["scale"])
-    lines = made.path.read_text().splitlines()[1:]
-    changed = [cell for line, old in zip(lines, cells, strict=True) if line != old for cell in line.split(",")]
-    assert len(changed) == 24
-    assert all(0 < abs(float(cell)) < 1e308 and "e" in cell.lower() and len(cell) < 12 for cell in changed)
+@pytest.mark.parametrize("kind", ["scale", "gaussian"])
+@pytest.mark.parametrize("severity", [1, 3, 5])
+def test_damaged_numbers_keep_their_exponent_and_the_size_of_the_damage(
+    kind: str, severity: int, tmp_path: Path
+) -> None:
+    cells = [f"{1 + i / 100:.2f}e-09,{1 + i / 100:.3f}E+300,{1 + i % 9}e5" for i in range(60)]
+    (tmp_path / "in.csv").write_text("e,x,y\n" + "\n".join(cells) + "\n")
+    out = tmp_path / "out.csv"
+    made = contaminate(str(tmp_path / "in.csv"), out, ratio=0.2, corrupt=[kind], severity=severity)
+    exact = contaminate(
+        str(_parquet_of(tmp_path / "in.csv")), tmp_path / "exact.parquet", ratio=0.2, corrupt=[kind], severity=severity
+    )
+    values = pl.read_parquet(exact.path).to_numpy()
+    lines = [line.split(",") for line in made.path.read_text().splitlines()[1:]]
+    changed = [(i, j) for i, old in enumerate(cells) for j, cell in enumerate(old.split(",")) if lines[i][j] != cell]
+    assert len(changed) >= 12
+    for i, j in changed:
+        assert re.fullmatch((r"-?\d\.\d+e[+-]\d\d", r"-?\d\.\d+E\+\d+", r"-?\d(\.\d+)?e\d+")[j], lines[i][j])
+        assert float(lines[i][j]) == pytest.approx(values[i, j], rel=0.0051)
+
+
+def _parquet_of(path: Path) -> Path:
+    pl.read_csv(path, schema_overrides=[pl.Float64] * 3).write_parquet(path.with_suffix(".parquet"))
+    return path.with_suffix(".parquet")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_line_ends_stay_and_names_may_hold_other_ones(encoding: str, tmp_path: Path) -> None:
+    text = '"a\nb";x;y\r\n' + "".join(f"{i};{i},5;2\r\n" for i in range(40))
+    (tmp_path / "in.csv").write_bytes(text.encode(encoding))
+    made = contaminate(str(tmp_path / "in.csv"), tmp_path / "out.csv", ratio=0.2, corrupt=["scale"], columns=["x"])
+    assert columns_of(made.path) == ["a\nb", "x", "y"]
+    assert made.path.read_bytes().count(b"\r\n") == 41
+    assert made.path.read_bytes().count(b"\n") == 42
+    (tmp_path / "inch.csv").write_text('5" pipe;x\n' + "1,5;2,5\n" * 4)  # a quote that opens nothing
+    assert columns_of(tmp_path / "inch.csv") == ['5" pipe', "x"]
 
 
 @settings(deadline=None)

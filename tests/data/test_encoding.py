@@ -178,6 +178,8 @@ MOMENTS = [dt.datetime(2023, 12, 25, 13, 1, 7) + dt.timedelta(hours=31 * i) for 
         ("%d.%m.%Y %H:%M", 60), ("%d/%m/%Y %H:%M", 60), ("%m/%d/%Y %H:%M", 60), ("%Y/%m/%d %H:%M", 60),
         ("%d.%m.%y", 86400), ("%d.%m.%y %H:%M", 60), ("%d/%m/%y", 86400), ("%d/%m/%y %H:%M", 60), ("%m/%d/%y", 86400),
         ("%m/%d/%y %H:%M", 60), ("%y/%m/%d", 86400), ("%y-%m-%d", 86400), ("%d.%m.%y %H:%M:%S", 1), ("%y/%m/%d %H:%M:%S", 1),
+        ("%d-%m-%Y", 86400), ("%m-%d-%Y", 86400), ("%d-%m-%y", 86400), ("%m-%d-%y", 86400), ("%y.%m.%d", 86400),
+        ("%d. %m. %Y", 86400), ("%d. %m. %y", 86400), ("%d/ %m/%Y", 86400), ("+%Y-%m-%d", 86400),
     ],
 )  # fmt: skip
 def test_date_formats(form: str, exact: int) -> None:
@@ -198,6 +200,24 @@ def test_years_of_two_figures_are_told() -> None:
         (note,) = infer_spec(pl.DataFrame({"when": texts}), None, []).notes
         assert note.startswith(f"years of two figures: when (as {order}: {texts[0]!r} is 2023-12-25; 2023 to ")
     assert infer_spec(pl.DataFrame({"when": [moment.strftime("%d.%m.%Y") for moment in MOMENTS]}), None, []).notes == ()
+
+
+def test_which_field_of_a_short_date_is_the_year() -> None:
+    def form(days: list[dt.date], written: str) -> str:
+        rule = rule_of([day.strftime(written) for day in days])
+        assert isinstance(rule, ColumnRule)
+        return rule.format
+
+    monthly = [dt.date(2019 + k // 12, k % 12 + 1, 1) for k in range(N)]
+    quarterly = [dt.date(2023, 3 * (k % 4) + 1, 1) for k in range(N)]
+    for days in (monthly, quarterly):  # the day is the same throughout, which makes it no year
+        assert form(days, "%d/%m/%y") == "%d/%m/%y"
+    late = [*[dt.date(2023, k % 12 + 1, 1) for k in range(N - 2)], dt.date(2023, 12, 31), dt.date(2023, 10, 31)]
+    assert form(late, "%d/%m/%y") == "%d/%m/%y"  # what reads more texts is better
+    assert form(late, "%m/%d/%y") == "%m/%d/%y"
+    long = [dt.date(2001, 1, 1) + dt.timedelta(days=140 * k) for k in range(N)]
+    for written in ("%y/%m/%d", "%d/%m/%y"):
+        assert form(long, written) == written
 
 
 def test_the_first_of_all_years_is_far_off_and_no_gap() -> None:
@@ -243,6 +263,8 @@ def test_fitted_on_dates_scored_on_text() -> None:
         by_polars = pl.DataFrame({"it": values}).write_csv().splitlines()[1:]
         for texts in (by_polars, [str(value) for value in values], [value.isoformat() for value in values]):
             assert column(texts, rule) == (numbers, [None] * N)
+    for form in ("%d-%m-%y", "%y/%m/%d", "%m/%d/%y"):
+        assert column([day.strftime(form) for day in values], rule) == (numbers, [None] * N)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("mark", ["?", "-", ".", "--", "…"])
