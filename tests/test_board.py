@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ def load(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
@@ -64,3 +68,20 @@ def test_the_figure_shows_every_column(statistics: ModuleType) -> None:
     assert {"mine", "a", "b", "<c>", "d", "1.0"} <= set(texts)
     dots = [element.get("class") for element in root.iter("{http://www.w3.org/2000/svg}circle")]
     assert dots == ["d"] * 5  # all differ from the best, none is hollow
+
+
+def test_results_are_complete_when_every_cell_asked_for_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = load("harness")
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+
+    def document(asked: list[str], wanted: list[str]) -> dict[str, Any]:
+        given = harness.Settings((), 1, "quick", False, 1.0)
+        harness.Results("it", given).run(wanted, lambda name: {"name": name}, asked)
+        found: dict[str, Any] = json.loads((tmp_path / "results" / "it.json").read_text())
+        return found
+
+    assert document(["a", "b"], ["a", "x"])["complete"] is False  # as many cells, but others
+    assert document(["a", "b"], ["b"])["complete"] is True
+    assert document(["a", "b"], ["a"])["cells"].keys() == {"a", "b", "x"}

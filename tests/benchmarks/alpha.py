@@ -209,9 +209,9 @@ def main() -> None:
     if given.budget == "quick":
         wanted = [cell for cell in wanted if cell.split("/")[2] == "0"]
     results = Results("alpha", given)
-    results.run(wanted, measure, len(every))
+    results.run(wanted, measure, every)
     results.extra["summary"] = found = summary(results.cells)
-    results.write(len(every))
+    results.write(every)
     print_table(
         ["estimator", "mean absolute error", "signed error"],
         [

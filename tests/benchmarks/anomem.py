@@ -284,7 +284,7 @@ def main() -> None:
     def measure(cell: str) -> dict[str, Any]:
         return measure_cifar(cell, given.budget) if cell.startswith("cifar") else measure_folder(cell)
 
-    results.run(filter(given.wants, cells), measure, len(cells))
+    results.run(filter(given.wants, cells), measure, cells)
     rows = []
     for name, cell in results.cells.items():
         if "auroc" in cell:

@@ -194,10 +194,10 @@ def main() -> None:
     results = Results("anoonly", given)
     whole = list(grid(given.seeds))
     wanted = [cell for cell in whole if given.wants(cell) and (given.budget == "full" or given.only or quick(cell))]
-    results.run(wanted, measure, len(whole))
+    results.run(wanted, measure, whole)
     compared = compare(results.cells)
     results.extra = {"summary": compared}
-    results.write(len(whole))
+    results.write(whole)
     (RESULTS / "anoonly.svg").write_text(chart(results.cells))
     print_table(
         ["data", "setting", "base", "pairs", "AUROC", "+AnoOnly", "difference", "AP", "+AnoOnly", "difference"],

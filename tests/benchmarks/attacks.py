@@ -287,7 +287,7 @@ def main() -> None:
             return {"manifests": manifests, "images": images}[name](rng, Path(folder), given.budget)
 
     results = Results("attacks", given)
-    results.run(wanted, measure, len(cells))
+    results.run(wanted, measure, cells)
     figures = ("attacked", "refused", "harmless", "failures", "slowest_seconds", "peak_mib")
     found = [results.cells[cell] for cell in wanted]
     rows = [[name, *(f"{cell[f]:,}" for f in figures)] for name, cell in zip(wanted, found, strict=True)]

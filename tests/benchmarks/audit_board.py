@@ -201,7 +201,7 @@ def main() -> None:
     quick = [cell for cell in every if cell.split("/")[1] in ("default", "removed")]
     wanted = [cell for cell in (every if given.budget == "full" else quick) if given.wants(cell)]
     results = Results("audit_board", given)
-    results.run(wanted, measure, len(every))
+    results.run(wanted, measure, every)
     peer_cells = _document("peers").get("cells", {})
     peers = list(dict.fromkeys(cell.split("/")[1] for cell in peer_cells))
     columns = {name: by_table(results.cells, name) for name in COLUMNS}
@@ -226,7 +226,7 @@ def main() -> None:
     }  # fmt: skip
     results.extra["published"] = beside_published(columns, half_of)
     results.extra["summary"] += _document("audit_images").get("summary", [])
-    results.write(len(every))
+    results.write(every)
     _draw(results.extra["critical_difference"])
     _print(results.extra)
 

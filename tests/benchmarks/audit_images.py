@@ -205,13 +205,13 @@ def main() -> None:
         cell for cell in every if not given.only or cell.split("/")[0] in given.only or cell.split("/")[2] in given.only
     ]
     results = Results("audit_images", given)
-    results.run(wanted, measure, len(every))
+    results.run(wanted, measure, every)
     results.extra |= {
         "halves": {"dev": list(DEV), "confirm": [f for f in all_families() if half_of(f) == "confirm"]},
         "summary": summary(results.cells), "by_kind": by_kind(results.cells),
         "decisions": decisions(results.cells), "others": others(results.cells),
     }  # fmt: skip
-    results.write(len(every))
+    results.write(every)
     for half in ("dev", "confirm"):
         print(f"\n{half}\n")
         rows = [

@@ -209,9 +209,9 @@ def main() -> None:
     torch.set_num_threads(1)
     cells = cells_of(given.budget, given.seeds)
     results = Results("coft" if given.budget == "quick" else "coft_full", given)
-    results.run([cell for cell in cells if given.wants(cell)], measure, len(cells))
+    results.run([cell for cell in cells if given.wants(cell)], measure, cells)
     summary(results, SHOTS[given.budget])
-    results.write(len(cells))
+    results.write(cells)
 
 
 if __name__ == "__main__":

@@ -163,9 +163,9 @@ def main() -> None:
     every = [f"{table}/{detector}/{seed}" for seed in range(given.seeds) for detector in THEIRS for table in TABLES]
     results = Results("cost", given)
     results.extra["summary"] = summary(results.cells)  # of what there is, should this run be stopped
-    results.run([cell for cell in every if given.wants(cell)], measure, len(every))
+    results.run([cell for cell in every if given.wants(cell)], measure, every)
     results.extra["summary"] = summary(results.cells)
-    results.write(len(every))
+    results.write(every)
     print_table(
         [
             "detector",

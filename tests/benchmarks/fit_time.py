@@ -114,9 +114,9 @@ def main() -> None:
         sys.exit("set ANOAUDIT_PEERS_PYTHON to the python of an environment with DeepOD (see peer_detectors.py)")
     every = [str(seed) for seed in range(given.seeds)]
     results = Results("fit_time", given)
-    results.run([cell for cell in every if given.wants(cell)], measure, len(every))
+    results.run([cell for cell in every if given.wants(cell)], measure, every)
     results.extra["summary"] = summary(results.cells)
-    results.write(len(every))
+    results.write(every)
     print_table(
         ["", "runs", "seconds, least – median – most", "default / it", "fit and scores alone"],
         [

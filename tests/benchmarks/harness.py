@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -68,8 +68,8 @@ class Results:
             self.path.unlink(missing_ok=True)
         self._read()
 
-    def run(self, wanted: Iterable[str], measure: Callable[[str], Any], asked: int) -> None:
-        """Measure each wanted cell that is not there yet; `asked` is the number of cells of the whole grid."""
+    def run(self, wanted: Iterable[str], measure: Callable[[str], Any], asked: Collection[str]) -> None:
+        """Measure each wanted cell that is not there yet; `asked` are the names of all cells of the grid."""
         commit = _commit()
         for name in wanted:
             if time.monotonic() - self._began > 60 * self.given.minutes:
@@ -83,7 +83,7 @@ class Results:
                 self.write(asked, {name: found | {"commit": commit} if isinstance(found, dict) else found})
         self._read()
 
-    def write(self, asked: int, new: dict[str, Any] | None = None) -> None:
+    def write(self, asked: Collection[str], new: dict[str, Any] | None = None) -> None:
         """The document with what other runs have measured meanwhile, and `new` cells."""
         names = ("torch", "timm", "onnxruntime-gpu", "numpy", "polars", "scikit-learn", "pyod", "deepod", "suod")
         with self._taken("write", wait=True):
@@ -93,7 +93,7 @@ class Results:
                 "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
                 "versions": {name: version(name) for name in names if _installed(name)},
                 "settings": {"seeds": self.given.seeds, "budget": self.given.budget},
-                "complete": len(self.cells) >= asked,
+                "complete": all(name in self.cells for name in asked),
                 **self._earlier,  # a stopped run leaves the last one's summary
                 **self.extra,
                 "cells": self.cells,

@@ -104,7 +104,7 @@ def main() -> None:
     cells = every if given.budget == "full" else [f"{case}/{i}" for case, count in QUICK.items() for i in range(count)]
     wanted = [cell for cell in cells if not given.only or cell.split("/")[0] in given.only]
     results = Results("kills", given)
-    results.run(wanted, measure, len(every))
+    results.run(wanted, measure, every)
     rows = []
     for cell in wanted:
         r = results.cells[cell]

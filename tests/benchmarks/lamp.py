@@ -238,9 +238,9 @@ def main() -> None:
     cells = [f"{group}/{seed}" for seed in range(given.seeds) for group in groups]
     torch.set_num_threads(1)
     results = Results("lamp" if given.budget == "quick" else "lamp_full", given)
-    results.run([cell for cell in cells if given.wants(cell)], lambda cell: measure(cell, given.budget), len(cells))
+    results.run([cell for cell in cells if given.wants(cell)], lambda cell: measure(cell, given.budget), cells)
     results.extra = {"differences": differences(results.cells)}
-    results.write(len(cells))
+    results.write(cells)
     rows = [
         [
             group,

@@ -97,9 +97,9 @@ def main() -> None:
         for k in range(given.seeds) for table in tables for change in CHANGES for assignment in ASSIGNMENTS
     ]  # fmt: skip
     results = Results("loe_ablation", given)
-    results.run([cell for cell in cells if given.wants(cell)], measure, len(cells))
+    results.run([cell for cell in cells if given.wants(cell)], measure, cells)
     results.extra["distance from the paper"] = distances(results.cells, Results("loe_tables", given).cells)
-    results.write(len(cells))
+    results.write(cells)
     seen = [table for table in OTHERS if any(name.startswith(f"{table}/") for name in results.cells)]
     rows = []
     for change, assignment in itertools.product(CHANGES, ASSIGNMENTS):

@@ -188,7 +188,7 @@ def main() -> None:
     ]  # fmt: skip
     wanted = [cell for cell in cells if given.wants(cell)]
     results = Results("loe_cifar" if quick else "loe_cifar_full", given)
-    results.run(wanted, lambda cell: measure(cell, given.budget), len(cells))
+    results.run(wanted, lambda cell: measure(cell, given.budget), cells)
     rows = []
     for kind, paper in PAPER.items():
         for label in classes:

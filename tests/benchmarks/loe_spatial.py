@@ -132,9 +132,9 @@ def main() -> None:
     wanted = [cell for cell in every if not given.only or any(part in given.only for part in cell.split("/"))]
     results = Results("loe_spatial", given)
     results.extra["protocol"] = {"ntl": NTL | {"steps": STEPS, "batch_size": BATCH}}
-    results.run(wanted, measure, len(every))
+    results.run(wanted, measure, every)
     results.extra["summary"] = summary(results.cells)
-    results.write(len(every))
+    results.write(every)
     rows = [
         [f"{ratio}, {entries[0]['families']} families", *(f"{e['mean_auroc']:.3f} / {e['mean_ap']:.3f}" for e in entries)]
         for ratio in RATIOS

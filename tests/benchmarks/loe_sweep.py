@@ -64,7 +64,7 @@ def main() -> None:
     every = [*sweep(given.seeds), *grid(given.seeds)]
     cells = every if given.budget == "full" else [*sweep(given.seeds), *grid(1)]
     results = Results("loe_sweep", given)
-    results.run([cell for cell in cells if given.wants(cell)], measure, len(every))
+    results.run([cell for cell in cells if given.wants(cell)], measure, every)
 
     def found(assignment: str, true: int, assumed: int) -> str:
         start = f"{TABLE}/{assignment}/{true}/{assumed}/"

@@ -296,12 +296,10 @@ def main() -> None:
         if cell.startswith(tuple(f"{t}/ntl" for t in NAMED)) or (cell.endswith("/40") and cell.split("/")[0] in (*NAMED, *SMALL))
     ]  # fmt: skip
     results = Results("loe_tables", given)
-    results.run(
-        [cell for cell in (every if given.budget == "full" else quick) if given.wants(cell)], measure, len(every)
-    )
+    results.run([cell for cell in (every if given.budget == "full" else quick) if given.wants(cell)], measure, every)
     rows, summary = compared(results.cells)
     results.extra |= {"against the paper": summary, "NTL soft by blind's ranking": by_blind_ranking(results.cells)}
-    results.write(len(every))
+    results.write(every)
     head = ["table", "detector", "assignment", "seeds", "F1 here", "paper, authors' code again", "agrees with"]
     print_table(head, rows)
     print(json.dumps(results.extra, indent=1))

@@ -125,7 +125,7 @@ def main() -> None:
     )
     wanted = [cell for cell in cells if not given.only or cell.split("/")[0] in given.only]
     results = Results("memory", given)
-    results.run(wanted, measure, len(every))
+    results.run(wanted, measure, every)
     rows = []
     for cell in wanted:
         r = results.cells[cell]

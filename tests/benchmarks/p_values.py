@@ -262,7 +262,7 @@ def main() -> None:
     )
     wanted = [cell for cell in cells if not given.only or cell.split("/")[1] in given.only]
     results = Results("p_values", given)
-    results.run(wanted, measure, len(full))
+    results.run(wanted, measure, full)
     show(results, wanted)
 
 

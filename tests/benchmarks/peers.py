@@ -78,9 +78,9 @@ def main() -> None:
         part = [cell for cell in wanted if (cell.split("/")[1] in peers.DEEP) == deep]
         missing = [cell.split("/")[1] for cell in part if cell not in results.cells]
         peers.warm_up(list(dict.fromkeys(missing)))
-        results.run(part, measure, len(every))
+        results.run(part, measure, every)
     results.extra["summary"] = summary(results.cells, halves)
-    results.write(len(every))
+    results.write(every)
     print_table(
         ["half", "column", "tables", "skipped", "seeds", "AUROC", "AP", "P@n", "seconds", "MiB"],
         [

@@ -70,7 +70,7 @@ def main() -> None:
     cells += [f"{i}/{b}/{s}" for s in range(given.seeds) for i in IMAGES for b in BACKBONES]
     wanted = [cell for cell in cells if not given.only or cell.split("/")[0] in given.only]
     results = Results("road", given)
-    results.run(wanted, measure, len(cells))
+    results.run(wanted, measure, cells)
     rows = []
     for cell in wanted:
         r = results.cells[cell]

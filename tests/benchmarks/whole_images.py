@@ -92,7 +92,7 @@ def main() -> None:
     given = settings("what stands beside the places", seeds=6)
     cells = [f"{family}/{ratio}/{seed}" for seed in range(given.seeds) for family in FAMILIES for ratio in RATIOS]
     results = Results("whole_images", given)
-    results.run([cell for cell in cells if given.wants(cell)], measure, len(cells))
+    results.run([cell for cell in cells if given.wants(cell)], measure, cells)
     kinds: dict[str, list[dict[str, Any]]] = {}
     for name, cell in results.cells.items():
         family = name.split("/")[0]
