@@ -1,6 +1,6 @@
 """The image half of the audit board: the default on contaminated image folders, beside peers on the same backbone.
 
-usage: python tests/benchmarks/audit_images.py [--only cubes,cifar10_3] [--seeds 1] [--budget quick|full]
+usage: python tests/benchmarks/audit_images.py [--only cubes,lamp,*/default/2] [--seeds 1] [--budget quick|full]
 quick: the seven families that were developed on; full: `cubes`, all of `piped`, CIFAR-10 one class against the rest (120 images
 of the class, anomalies from the others; see image_sets.py), and folders that hold several of these, at 5, 10, 20 %. The same
 images are fitted and scored, without labels, the backbone mobilenetv2_100, all options as they are by default (so
@@ -201,9 +201,7 @@ def main() -> None:
     if given.budget == "full":
         grid = [f"{family}/{ratio}/{column}/0" for column in OTHERS for family in asked for ratio in RATIOS]
         every += [cell for cell in grid if cell not in every]
-    wanted = [
-        cell for cell in every if not given.only or cell.split("/")[0] in given.only or cell.split("/")[2] in given.only
-    ]
+    wanted = [cell for cell in every if given.wants(cell) or {cell.split("/")[0], cell.split("/")[2]} & set(given.only)]
     results = Results("audit_images", given)
     results.run(wanted, measure, every)
     results.extra |= {
