@@ -33,7 +33,7 @@ def form_of(present: pl.Series) -> str | None:
     """The form that nearly all texts of a column have (nulls left out), None where they are no dates.
 
     Where years have two figures, several may fit: then the one that reads most texts, of equals the first. The year stands in
-    front only where dates lie closer together so, and what would be the days then spreads over half a month and more.
+    front only where dates lie closer together so, and what would be the days then spreads over half a month and more (our choice).
     """
     if (present.str.contains(r"^\+?\d{1,6}\D").mean() or 0.0) < PARSED_SHARE:  # type: ignore[operator]
         return None  # most texts: there is no need to try all forms on them

@@ -21,10 +21,9 @@ from anoaudit.training.differences import differences
 
 SECONDS_BETWEEN = 10.0
 STATE, LOCK = "state.json", "lock"
-OURS = (
-    LOCK, "state.*", "*.safetensors*", "features.f16", "pixels.u8", "scores.parquet", ".anoaudit-*.tmp",
-    ".tmp??????",  # as the one before: what is not yet renamed when a fit is killed, this one safetensors'
-)  # fmt: skip
+#: Nothing to go on from: the last two are files that are not yet renamed when a fit is killed, of scores and of safetensors.
+PASSING = (LOCK, "features.f16", "pixels.u8", "scores.parquet", ".anoaudit-*.tmp", ".tmp??????")
+OURS = (*PASSING, "state.*", "*.safetensors*")
 
 
 class Checkpoints:
@@ -200,11 +199,7 @@ def discard(folder: Path) -> None:
 
 def discard_if_fresh(folder: Path) -> None:
     """Remove the folder unless it holds a checkpoint to go on from, or anything that is not ours."""
-    ours = {
-        path
-        for name in (LOCK, "features.f16", "pixels.u8", "scores.parquet", ".anoaudit-*.tmp", ".tmp??????")
-        for path in folder.glob(name)
-    }
+    ours = {path for name in PASSING for path in folder.glob(name)}
     if folder.is_dir() and set(folder.iterdir()) <= ours:
         discard(folder)
 

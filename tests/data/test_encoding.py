@@ -311,6 +311,9 @@ def test_marks_of_several_kinds_are_gaps_and_told() -> None:
     spec = spec_of(it=values, other=[f"{k / 3:.2f}" for k in range(N)])
     assert {rule.kind for rule in spec.columns} == {"numeric"}
     assert spec.notes == ("taken as missing: it ('-', '--', '?')",)
+    long = ["-" * 1000, "--", "…", "?", "."]
+    (note,) = infer_spec(pl.DataFrame({"it": [*long, *(str(k / 7) for k in range(N))]}), None, []).notes
+    assert note == "taken as missing: it ('--', '-----------…', '.' and 2 more)"
     numbers, reasons = column([*values[:9], "+"], next(rule for rule in spec.columns if rule.name == "it"))
     assert [math.isnan(x) for x in numbers] == [True] * 3 + [False] * 6 + [True]
     assert reasons[-1] == "column 'it': '+' is not a number"  # a sign says something: it is not passed over
